@@ -1,0 +1,67 @@
+"""The errors that edgefn raises: each names what it is about and what to do, and keeps the natural builtin as a base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class EdgefnError(Exception):
+    """The base of all that edgefn raises on purpose."""
+
+
+class ConfigError(EdgefnError, ValueError):
+    """A setting is wrong. The message names the file, the key, the value and what is allowed."""
+
+
+class TopicError(EdgefnError, ValueError):
+    """A topic or a topic pattern is not a valid one."""
+
+
+class PayloadError(EdgefnError, ValueError):
+    """A payload cannot be decoded. `reason` is the short name it is counted under."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class StoreError(EdgefnError, OSError):
+    """The store cannot be opened, read or written. The message names the file."""
+
+
+class LinkClosedError(EdgefnError, ConnectionError):
+    """The other end of a link between two processes has gone."""
+
+
+class NotConnectedError(EdgefnError, ConnectionError):
+    """A broker or a cloud cannot be reached now. Trying again later is right."""
+
+
+class AccessError(NotConnectedError):
+    """A broker or a cloud answers but does not let us in. Trying again helps only once somebody mends the settings."""
+
+
+class DriverError(EdgefnError, RuntimeError):
+    """A driver cannot be loaded or has wrong parameters. The message names the driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong in a file that a person wrote: where it is, what is wrong, and what to write instead."""
+
+    file: str
+    line: int  # 0 where no line can be named
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.message}" + (f"\n    {self.hint}" if self.hint else "")
+
+
+class HandlerError(EdgefnError, ValueError):
+    """A handler file cannot be used. `findings` says everything that is wrong with it."""
+
+    def __init__(self, *findings: Finding) -> None:
+        super().__init__("\n".join(str(finding) for finding in findings))
+        self.findings = findings

@@ -1,0 +1,93 @@
+"""MQTT topics and the patterns that handlers listen to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from edgefn.errors import TopicError
+
+MAX_TOPIC_BYTES = 1024  # MQTT allows 65,535; nobody's sensor needs them, and each known topic costs memory
+MAX_LEVELS = 64
+
+_CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _check_length(text: str, what: str) -> None:
+    if not text:
+        raise TopicError(f"an empty {what}")
+    if "\0" in text:
+        raise TopicError(f"{what} {text!r} contains a NUL character")
+    if len(text.encode()) > MAX_TOPIC_BYTES:
+        raise TopicError(f"{what} {text[:40]!r}… is longer than {MAX_TOPIC_BYTES} bytes")
+    if text.count("/") >= MAX_LEVELS:
+        raise TopicError(f"{what} {text[:40]!r}… has more than {MAX_LEVELS} levels")
+
+
+def check_topic(topic: str) -> str:
+    """Returns a concrete topic unchanged; raises TopicError where a message cannot be published to it."""
+    _check_length(topic, "topic")
+    if "+" in topic or "#" in topic:
+        raise TopicError(f"topic {topic!r} contains a wildcard; a message goes to one topic")
+    return topic
+
+
+def level(text: str) -> str:
+    """Makes any text fit to be one level of a topic: `a/b+c` becomes `a_b_c`, nothing becomes `_`."""
+    return re.sub(r"[/+#\0]", "_", text) or "_"
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A topic pattern: MQTT's `+` and `#`, and `{name}` for a `+` whose value is kept.
+
+    Pattern("sensors/{room}/climate").match("sensors/attic/climate") == ("attic",)
+    """
+
+    text: str
+    filter: str = field(init=False)  # what is subscribed to
+    captures: tuple[str, ...] = field(init=False)
+    _levels: tuple[str, ...] = field(init=False, repr=False)
+    _captured: tuple[int, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_length(self.text, "pattern")
+        levels, captures, captured = [], [], []
+        for index, part in enumerate(self.text.split("/")):
+            if match := _CAPTURE.fullmatch(part):
+                captures.append(match[1])
+                captured.append(index)
+                part = "+"
+            elif "{" in part or "}" in part:
+                raise TopicError(f"pattern {self.text!r}: a capture is a whole level, such as sensors/{{room}}/climate")
+            elif part not in ("+", "#") and ("+" in part or "#" in part):
+                raise TopicError(f"pattern {self.text!r}: a wildcard is a whole level, not a part of {part!r}")
+            levels.append(part)
+        if "#" in levels[:-1]:
+            raise TopicError(f"pattern {self.text!r}: # can only be the last level")
+        if len(set(captures)) < len(captures):
+            raise TopicError(f"pattern {self.text!r}: each capture needs a name of its own")
+        for name, value in (
+            ("filter", "/".join(levels)),
+            ("captures", tuple(captures)),
+            ("_levels", tuple(levels)),
+            ("_captured", tuple(captured)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def match(self, topic: str) -> tuple[str, ...] | None:
+        """The captured values where the topic matches (an empty tuple where there are none), else None."""
+        have, want = topic.split("/"), self._levels
+        if have[0].startswith("$") and want[0] in ("+", "#"):
+            return None  # MQTT 3.1.1, 4.7.2: a wildcard at the start does not match $SYS and its like
+        if want[-1] == "#":
+            # 4.7.1.2: `a/#` also matches `a` itself
+            if len(have) < len(want) - 1:
+                return None
+            want = want[:-1]
+        elif len(have) != len(want):
+            return None
+        for mine, theirs in zip(want, have, strict=False):
+            if mine not in ("+", theirs):
+                return None
+        return tuple(have[index] for index in self._captured)
