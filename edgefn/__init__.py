@@ -1,2 +1,8 @@
-"""edgefn: functions on a gateway."""
+"""The public names of edgefn: what handler files and driver files import, nothing else."""
+
+from edgefn.api import aggregate, anomaly, filter, summarize, transform
+from edgefn.windows import count, hopping, tumbling
+
 __version__ = "0.1.0"
+
+__all__ = ["aggregate", "anomaly", "count", "filter", "hopping", "summarize", "transform", "tumbling"]

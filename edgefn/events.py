@@ -16,7 +16,7 @@ from edgefn.errors import PayloadError
 MAX_PAYLOAD = 1 << 20
 MAX_ARRAY = 1 << 18  # elements of one array of a batch event
 MAX_FIELDS = 256
-MAX_DEPTH = 16
+MAX_LINK = 1 << 28  # of what edgefn's own processes tell one another
 ARRAY = 1  # the msgpack ext type of a numeric array: one byte of element type, then little-endian elements
 
 # Element types of arrays in batch events: struct's letters, which numpy understands as well.
@@ -88,15 +88,15 @@ def pack_array(array: npt.NDArray[Any]) -> bytes:
     return letter.encode() + array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
-def unpack_array(data: bytes) -> npt.NDArray[Any]:
+def unpack_array(data: bytes, limit: int = MAX_ARRAY) -> npt.NDArray[Any]:
     """A read-only view of the elements. Raises PayloadError for an unknown type, a torn or an oversized buffer."""
     if not data or data[0] not in ELEMENTS:
         raise PayloadError("bad_array", f"unknown element type {data[:1]!r}")
     dtype = np.dtype(chr(data[0])).newbyteorder("<")
     if (len(data) - 1) % dtype.itemsize:
         raise PayloadError("bad_array", f"{len(data) - 1} bytes are no whole number of {dtype} elements")
-    if (len(data) - 1) // dtype.itemsize > MAX_ARRAY:
-        raise PayloadError("array_too_long", f"more than {MAX_ARRAY} elements")
+    if (len(data) - 1) // dtype.itemsize > limit:
+        raise PayloadError("array_too_long", f"more than {limit} elements")
     return np.frombuffer(data, dtype, offset=1)
 
 
@@ -112,17 +112,21 @@ def _ext_hook(code: int, data: bytes) -> Any:
     return unpack_array(data)
 
 
+def _ext_hook_link(code: int, data: bytes) -> Any:
+    return unpack_array(data, MAX_LINK)
+
+
 def unpack(data: bytes, limit: int = MAX_PAYLOAD) -> Any:
     """What `pack` wrote, or what a device claims is msgpack: every declared length is held against a limit."""
     try:
         return msgpack.unpackb(
             data,
-            ext_hook=_ext_hook,
+            ext_hook=_ext_hook if limit <= MAX_PAYLOAD else _ext_hook_link,
             max_str_len=limit,
             max_bin_len=limit,
             max_ext_len=limit,
-            max_array_len=min(limit, MAX_ARRAY),
-            max_map_len=min(limit, MAX_FIELDS),
+            max_array_len=MAX_ARRAY if limit <= MAX_PAYLOAD else limit,
+            max_map_len=MAX_FIELDS if limit <= MAX_PAYLOAD else limit,
             strict_map_key=True,
         )
     except PayloadError:

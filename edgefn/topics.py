@@ -91,3 +91,14 @@ class Pattern:
             if mine not in ("+", theirs):
                 return None
         return tuple(have[index] for index in self._captured)
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every topic that the filter `narrow` matches is matched by `wide` too."""
+    wides, narrows = wide.split("/"), narrow.split("/")
+    for index, level in enumerate(wides):
+        if level == "#":
+            return True
+        if index >= len(narrows) or narrows[index] == "#" or (level != "+" and level != narrows[index]):
+            return False
+    return len(wides) == len(narrows)

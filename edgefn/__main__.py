@@ -1,0 +1,5 @@
+"""python -m edgefn: the same as the command edgefn."""
+
+from edgefn.cli import main
+
+main()

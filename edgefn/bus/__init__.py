@@ -1,0 +1,16 @@
+"""Messages to and from MQTT brokers: the one home of paho-mqtt, joined to asyncio without a thread."""
+
+from edgefn.address import BrokerAddress, TlsFiles
+from edgefn.bus.bus import Bus, Subscription
+from edgefn.bus.model import Backoff, Message, Properties, PublishRefusedError
+
+__all__ = [
+    "Backoff",
+    "BrokerAddress",
+    "Bus",
+    "Message",
+    "Properties",
+    "PublishRefusedError",
+    "Subscription",
+    "TlsFiles",
+]

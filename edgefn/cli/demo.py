@@ -1,0 +1,8 @@
+"""edgefn demo."""
+
+import click
+
+
+@click.command()
+def demo() -> None:
+    """demo"""

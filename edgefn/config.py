@@ -1,0 +1,301 @@
+"""From edgefn.toml to typed settings, with every finding at once: wrong values are fatal, unknown keys are only told."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from edgefn import durations
+from edgefn.address import BrokerAddress, TlsFiles
+from edgefn.errors import ConfigError
+
+VERSION = 1
+FILE = "edgefn.toml"
+
+
+class Duration(int):
+    """Nanoseconds, written as "10s" or "1m30s"."""
+
+
+class Size(int):
+    """Bytes, written as "64MB" or "1GB" (powers of 1024)."""
+
+
+class GatewaySettings(msgspec.Struct, frozen=True):
+    id: str = ""  # empty: made from /etc/machine-id
+    state: str = ""  # empty: $STATE_DIRECTORY under systemd, else ~/.local/state/edgefn
+    handlers: str = ""  # empty: handlers/ beside the file; without a file, the ones that ship
+    drivers: str = ""  # empty: hw/ beside the file; the drivers that ship are always there
+
+
+class TlsSettings(msgspec.Struct, frozen=True):
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+class BrokerSettings(msgspec.Struct, frozen=True):
+    host: str = "127.0.0.1"
+    port: int = 1883
+    unix: str = ""
+    username: str = ""
+    password_file: str = ""
+    tls: TlsSettings | None = None
+    private: Literal["auto", "always", "never"] = "auto"
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    commit_interval: Duration = Duration(durations.UNITS["s"])
+    deadline: Duration = Duration(durations.UNITS["s"])
+    memory: Size = Size(512 << 20)
+
+
+class StoreSettings(msgspec.Struct, frozen=True):
+    max_size: Size = Size(256 << 20)
+
+
+class MonitorSettings(msgspec.Struct, frozen=True):
+    interval: Duration = Duration(10 * durations.UNITS["s"])
+
+
+class DriverSettings(msgspec.Struct, frozen=True):
+    name: str
+    use: str = ""  # empty: the driver of this name
+    qos: Literal[0, 1] | None = None
+    options: dict[str, Any] = {}
+
+
+class UplinkSettings(msgspec.Struct, frozen=True):
+    name: str
+    type: str = "mqtt"
+    options: dict[str, Any] = {}
+
+
+class Config(msgspec.Struct, frozen=True):
+    """All settings of one gateway. Paths are absolute by the time anybody sees them."""
+
+    gateway: GatewaySettings = GatewaySettings()
+    broker: BrokerSettings = BrokerSettings()
+    engine: EngineSettings = EngineSettings()
+    store: StoreSettings = StoreSettings()
+    monitor: MonitorSettings = MonitorSettings()
+    driver: tuple[DriverSettings, ...] = (DriverSettings("host"),)
+    uplink: tuple[UplinkSettings, ...] = ()
+    file: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def address(self) -> BrokerAddress:
+        """Raises ConfigError where the password file cannot be read."""
+        broker = self.broker
+        tls = broker.tls
+        return BrokerAddress(
+            host=broker.host,
+            port=broker.port,
+            username=broker.username or None,
+            password=_password(broker.password_file, self.file),
+            tls=TlsFiles(tls.ca or None, tls.cert or None, tls.key or None) if tls else None,
+            unix=broker.unix or None,
+        )
+
+
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "gateway": GatewaySettings,
+    "broker": BrokerSettings,
+    "engine": EngineSettings,
+    "store": StoreSettings,
+    "monitor": MonitorSettings,
+}
+_LISTS: dict[str, type[msgspec.Struct]] = {"driver": DriverSettings, "uplink": UplinkSettings}
+
+
+def load(path: Path | None) -> Config:
+    """Reads the file, or gives what holds without one. Raises ConfigError with all findings, a line each."""
+    if path is None:
+        return read({}, "")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such file; `edgefn init DIR` makes one") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return read(data, str(path))
+
+
+def read(data: Mapping[str, Any], file: str) -> Config:
+    """Settings of parsed TOML; `file` is for messages and for relative paths."""
+    reader = _Reader(file)
+    version = data.get("version", VERSION)
+    if not isinstance(version, int) or version > VERSION:
+        raise ConfigError(
+            f"{file}: version = {version!r} is newer than this edgefn, which reads version {VERSION}; "
+            "update edgefn, or write the file for this one"
+        )
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        if key in _SECTIONS:
+            values[key] = reader.section(key, _SECTIONS[key], value)
+        elif key in _LISTS:
+            values[key] = reader.entries(key, _LISTS[key], value)
+        elif key != "version":
+            reader.unknown(key, [*_SECTIONS, *_LISTS, "version"])
+    reader.finish()
+    gateway = values.get("gateway", GatewaySettings())
+    values["gateway"] = _resolve(gateway, Path(file).resolve().parent if file else None, reader)
+    reader.finish()
+    return Config(**values, file=file, warnings=tuple(reader.warnings))
+
+
+class _Reader:
+    """Converts key by key, so that one wrong value does not hide the next."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file or "the settings"
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+
+    def section(self, path: str, struct: type[msgspec.Struct], data: Any) -> Any:
+        if not isinstance(data, dict):
+            self.errors.append(f"{self.file}: {path} = {data!r}: a table is expected, written [{path}]")
+            return None
+        known = {field.name: field for field in msgspec.structs.fields(struct)}
+        values: dict[str, Any] = {}
+        rest: dict[str, Any] = {}
+        for key, value in data.items():
+            where = f"{path}.{key}"
+            if key == "tls" and struct is BrokerSettings:
+                values[key] = self.section(where, TlsSettings, value)
+            elif key in known and key != "options":
+                values[key] = self._value(where, value, known[key].type)
+            elif "options" in known and key != "options":
+                rest[key] = value  # what a driver or a sink understands; they check it themselves
+            elif key == "options":
+                rest.update(value if isinstance(value, dict) else {})
+            else:
+                self.unknown(where, [f"{path}.{name}" for name in known])
+        if rest:
+            values["options"] = rest
+        missing = [field.name for field in known.values() if field.required and field.name not in values]
+        for name in missing:
+            self.errors.append(f"{self.file}: {path} has no {name}; give it one")
+        return struct(**values) if not missing else None
+
+    def entries(self, key: str, struct: type[msgspec.Struct], data: Any) -> tuple[Any, ...]:
+        if not isinstance(data, list):
+            self.errors.append(f"{self.file}: {key}: a list of tables is expected, each written [[{key}]]")
+            return ()
+        entries = [self.section(f"{key}[{number}]", struct, entry) for number, entry in enumerate(data)]
+        names = [entry.name for entry in entries if entry is not None]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            self.errors.append(f"{self.file}: two [[{key}]] are called {name!r}; give each a name of its own")
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(name)):
+                self.errors.append(f"{self.file}: {key} name {name!r}: letters, digits, - and _ only; it is a topic")
+        return tuple(entries)
+
+    def _value(self, where: str, value: Any, kind: Any) -> Any:
+        try:
+            converted = msgspec.convert(value, kind, dec_hook=_convert)
+        except (msgspec.ValidationError, ValueError) as error:
+            self.errors.append(f"{self.file}: {where} = {value!r}: {error}")
+            return None
+        if where == "broker.port" and not 0 < value < 65536:
+            self.errors.append(f"{self.file}: {where} = {value!r}: a port is between 1 and 65535")
+        if where == "engine.commit_interval" and not 10_000_000 <= converted <= 600 * durations.UNITS["s"]:
+            self.errors.append(f"{self.file}: {where} = {value!r}: between 10ms and 10m is allowed")
+        if where == "engine.deadline" and not converted >= 10_000_000:
+            self.errors.append(f"{self.file}: {where} = {value!r}: 10ms or more is allowed")
+        return converted
+
+    def unknown(self, where: str, known: list[str]) -> None:
+        match = difflib.get_close_matches(where, known, 1)
+        hint = f"did you mean {match[0]}?" if match else f"known are {', '.join(known)}"
+        self.warnings.append(f"{self.file}: {where} is not a setting and is ignored; {hint}")
+
+    def finish(self) -> None:
+        if self.errors:
+            raise ConfigError("\n".join(self.errors))
+
+
+def _convert(kind: type, value: Any) -> Any:
+    if kind is Duration:
+        return Duration(durations.parse(value))
+    if kind is Size:
+        return Size(parse_size(value))
+    raise NotImplementedError(f"no conversion to {kind}")
+
+
+def parse_size(value: Any) -> int:
+    """Bytes of 64MB, 1.5GB or of a plain number. Raises ValueError for anything else."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)i?B?\s*", value) if isinstance(value, str) else None
+    if match is None or float(match[1]) <= 0:
+        raise ValueError("a size is expected, such as '64MB' or '1GB'")
+    return int(float(match[1]) * 1024 ** " kMGT".index(match[2] or " "))
+
+
+def gateway_id() -> str:
+    """Stable for this installation and telling nothing of the machine: a hash of /etc/machine-id (see machine-id(5))."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            machine = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if machine:
+            return "gw-" + hashlib.sha256(b"edgefn" + machine.encode()).hexdigest()[:8]
+    return re.sub(r"[^a-z0-9-]", "-", socket.gethostname().lower()) or "gateway"
+
+
+def cache_folder() -> Path:
+    """Where compiled modules are kept: they can be made again, so not among the state. Nobody else may write it (0700)."""
+    given = os.environ.get("CACHE_DIRECTORY", "").split(":")[0]
+    folder = Path(given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgefn")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _resolve(gateway: GatewaySettings, folder: Path | None, reader: _Reader) -> GatewaySettings:
+    """Fills in what is empty and makes paths absolute."""
+    name = gateway.id or gateway_id()
+    if not re.fullmatch(r"[a-z0-9-]{1,64}", name):
+        reader.errors.append(f"{reader.file}: gateway.id = {name!r}: only a-z, 0-9 and - are allowed")
+    state = gateway.state or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if not state:
+        state = str(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edgefn")
+
+    def place(value: str, default: str) -> str:
+        if folder is None:
+            return value
+        path = folder / (value or default)
+        return str(path) if value or path.is_dir() else ""
+
+    return GatewaySettings(
+        id=name,
+        state=str((folder or Path.cwd()) / state),
+        handlers=place(gateway.handlers, "handlers"),
+        drivers=place(gateway.drivers, "hw"),
+    )
+
+
+def _password(file: str, config: str) -> str | None:
+    if not file:
+        return None
+    # systemd hands credentials over in a folder of their own.
+    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / file
+    if not path.is_file():
+        path = Path(config).resolve().parent / file
+    try:
+        return path.read_text().rstrip("\n")
+    except OSError as error:
+        raise ConfigError(f"{config}: broker.password_file = {file!r} cannot be read: {error}") from error

@@ -1,0 +1,44 @@
+"""The engine process: python -m edgefn.engine LINK_FD WATCH_FD MEMORY_MB"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import resource
+import signal
+import socket
+import sys
+
+from edgefn.engine.engine import Engine
+from edgefn.errors import LinkClosedError
+from edgefn.link import Link
+from edgefn.processes import die_with_parent, log_to_stderr
+from edgefn.watch import Watch
+
+
+def limit_memory(megabytes: int) -> None:
+    """What handlers may allocate on top of what is loaded by now. A kernel that wants more gets a MemoryError."""
+    with open("/proc/self/status") as status:
+        data = next(int(line.split()[1]) for line in status if line.startswith("VmData"))
+    limit = (data << 10) + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def main() -> int:
+    log_to_stderr()
+    die_with_parent(signal.SIGKILL)
+    # The gateway says when to stop: Ctrl-C reaches the whole process group, and it must not tear a batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    link = Link(socket.socket(fileno=int(sys.argv[1])))
+    limit_memory(int(sys.argv[3]))
+    gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+    try:
+        Engine(link, Watch(int(sys.argv[2]))).run()
+    except LinkClosedError as error:
+        logging.getLogger("edgefn.engine").info("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""From payloads to rows of columns: JSON objects, bare numbers, msgpack maps and batch events."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefn import events
+from edgefn.engine.columns import Table
+from edgefn.errors import PayloadError
+from edgefn.metrics import Metrics
+from edgefn.timestamps import to_ns
+
+MAX_SKEW = 5 * 60 * 1_000_000_000  # a timestamp further in the future is not believed
+
+
+def fields_of(payload: bytes) -> dict[str, Any]:
+    """The named values of a payload; a bare number is called `value`. Raises PayloadError with the reason."""
+    if len(payload) > events.MAX_PAYLOAD:
+        raise PayloadError("too_large", f"{len(payload)} bytes; {events.MAX_PAYLOAD} are the limit")
+    if not payload:
+        raise PayloadError("empty")
+    first = payload[0]
+    # A msgpack map begins with a byte that no JSON text begins with.
+    value = events.unpack(payload) if 0x80 <= first <= 0x8F or first in (0xDE, 0xDF) else events.from_json(payload)
+    if isinstance(value, dict):
+        if len(value) > events.MAX_FIELDS:
+            raise PayloadError("too_many_fields", f"{len(value)} fields; {events.MAX_FIELDS} are the limit")
+        return value
+    if isinstance(value, (int, float)):
+        return {"value": value}
+    raise PayloadError("not_an_object", f"a {type(value).__name__}; send an object or a bare number")
+
+
+class Decoder:
+    """Writes decoded events into tables. A field that is missing or of the wrong type is absent from its row."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def add(self, fields: dict[str, Any], table: Table, key: int, arrival: int) -> int:
+        """Adds one event (one row, or one a sample where it holds arrays); returns the number of rows."""
+        for value in fields.values():
+            if isinstance(value, (np.ndarray, list)):
+                return self._add_batch(fields, table, key, arrival)
+        table.reserve(1)
+        row, present = table.n, 0
+        for number, name in enumerate(table.fields):
+            value = fields.get(name)
+            if value is None:
+                continue
+            number_ = self._number(value)
+            if number_ is not None:
+                table.columns[number, row] = number_
+                present |= 1 << number
+        table.ts[row] = self._time(fields.get("ts"), arrival)
+        table.key[row] = key
+        table.present[row] = present
+        table.n = row + 1
+        return 1
+
+    def _number(self, value: Any) -> float | None:
+        if isinstance(value, (int, float)):
+            try:
+                number = float(value)
+            except OverflowError:
+                number = math.inf
+            if math.isfinite(number):
+                return number
+            self._metrics.count("fields.unusable", reason="not_finite")
+        else:
+            self._metrics.count("fields.unusable", reason="not_a_number")
+        return None
+
+    def _time(self, value: Any, arrival: int) -> int:
+        """The event's own time where it is believable, else that of its arrival."""
+        if value is None:
+            return arrival
+        ts = to_ns(value)
+        if ts is None:
+            self._metrics.count("ts.unusable", reason="unclear")
+            return arrival
+        if ts > arrival + MAX_SKEW:
+            self._metrics.count("ts.unusable", reason="future")
+            return arrival
+        return ts
+
+    def _add_batch(self, fields: dict[str, Any], table: Table, key: int, arrival: int) -> int:
+        """Arrays of one length become columns; a scalar beside them holds for every sample.
+
+        `ts` is the time of the first sample and `dt` the nanoseconds between two, or `ts` is an array of nanoseconds.
+        """
+        arrays = {name: _array(name, fields[name]) for name in (*table.fields, "ts") if _is_array(fields.get(name))}
+        lengths = {array.size for array in arrays.values()}
+        if not lengths:
+            return 0  # none of its arrays is of interest to a handler
+        if len(lengths) > 1:
+            raise PayloadError(
+                "uneven_arrays", f"arrays of {', '.join(map(str, sorted(lengths)))} elements in one event"
+            )
+        n = lengths.pop()
+        if n == 0:
+            return 0
+        table.reserve(n)
+        rows = slice(table.n, table.n + n)
+        table.present[rows] = 0
+        for number, name in enumerate(table.fields):
+            if name in arrays:
+                column = table.columns[number, rows]
+                column[:] = arrays[name]
+                table.present[rows] |= np.isfinite(column).astype(np.int64) << number
+            elif (scalar := fields.get(name)) is not None and (value := self._number(scalar)) is not None:
+                table.columns[number, rows] = value
+                table.present[rows] |= 1 << number
+        table.ts[rows] = self._times(fields, arrays, n, arrival)
+        table.key[rows] = key
+        table.n += n
+        return n
+
+    def _times(
+        self, fields: dict[str, Any], arrays: dict[str, Any], n: int, arrival: int
+    ) -> npt.NDArray[np.int64] | int:
+        if "ts" in arrays:
+            times: npt.NDArray[np.int64] = arrays["ts"].astype(np.int64)
+            if to_ns(int(times[0])) is None or to_ns(int(times[-1])) is None or times.max() > arrival + MAX_SKEW:
+                self._metrics.count("ts.unusable", reason="unclear")
+                return arrival
+            return times
+        dt = fields.get("dt", 0)
+        if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 <= dt <= 1e15:
+            self._metrics.count("ts.unusable", reason="dt")
+            dt = 0
+        length = round(n * dt)
+        start = self._time(fields["ts"], arrival) if "ts" in fields else arrival - length
+        return start + np.arange(n) * round(dt)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, list))
+
+
+def _array(name: str, value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value
+    if len(value) > events.MAX_ARRAY:
+        raise PayloadError("array_too_long", f"{name} has {len(value)} elements; {events.MAX_ARRAY} are the limit")
+    if not all(isinstance(element, (int, float)) for element in value):
+        raise PayloadError("bad_array", f"{name} holds something that is not a number")
+    try:
+        return np.array(value, dtype=np.float64)
+    except OverflowError as error:
+        raise PayloadError("bad_array", f"{name}: {error}") from error

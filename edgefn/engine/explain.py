@@ -1,0 +1,63 @@
+"""From an exception of numba's compiler to a finding: the author's line, what is wrong, and what to write instead."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edgefn.errors import Finding
+
+_HINTS = (
+    (r"Unknown attribute '(\w+)' of type (module|Module)", "compiled handlers know numpy, math and edgefn.kernels"),
+    (r"Unknown attribute|has no attribute", "check the spelling; arrays have mean(), max(), min(), sum(), std(), size"),
+    (r"No implementation of function|Invalid use of", "compiled handlers take and give numbers and arrays of numbers"),
+    (r"unicode_type|Literal\[str\]", "compiled handlers take and give numbers; texts belong where they are shown"),
+    (r"Cannot unify", "let every branch return the same kind of number, 0.0 rather than None"),
+    (r"none|NoneType", "let every path return a number"),
+    (r"reflected list|list\(", "use a numpy array: np.zeros(n)"),
+    (r"not a record|Record|readonly", "change the fields of state one by one: state.mean = …"),
+)
+_LOCATION = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def explain(error: BaseException, file: str, module: Path, source: str) -> Finding:
+    """Works for any exception raised while the generated module is imported or tested."""
+    text = str(error) or type(error).__name__
+    lines = source.count("\n") + 1
+    places = [
+        int(line) for name, line in _LOCATION.findall(text) if Path(name).name == module.name and int(line) <= lines
+    ]
+    line = places[-1] if places else _raised_at(error, module, lines)
+    message = _message(text)
+    hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "")
+    return Finding(
+        file,
+        line,
+        message if places or "numba" in type(error).__module__ else f"{type(error).__name__}: {message}",
+        hint,
+    )
+
+
+def _raised_at(error: BaseException, module: Path, lines: int) -> int:
+    found, trace = 0, error.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename).name == module.name and trace.tb_lineno <= lines:
+            found = trace.tb_lineno
+        trace = trace.tb_next
+    return found
+
+
+def _message(text: str) -> str:
+    """The one line that says what is wrong, out of numba's forty."""
+    for pattern in (
+        r"Unknown attribute .*",
+        r"Cannot unify .*",
+        r"No implementation of function Function\((.+?)\) found for signature:\s+>>> (.+)",
+        r"Untyped global name .*",
+        r"Use of unsupported .*",
+        r"The use of .* is not supported.*",
+    ):
+        if match := re.search(pattern, text):
+            return " ".join(match.groups()) + " has no compiled form" if match.groups() else match[0].strip()
+    parts = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Failed in")]
+    return parts[0] if parts else text

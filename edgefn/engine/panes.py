@@ -1,0 +1,273 @@
+"""The window store: the samples of every key's open windows, in preallocated blocks that all keys share.
+
+It holds no results and runs no handler: rows go in, closed windows come out as segments of contiguous columns. Aggregates
+with the same source, window and fields share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefn.engine import pane_kernels as kernels
+from edgefn.engine.columns import Frame
+from edgefn.engine.pane_kernels import BEGINNING, BLOCK, KEY, NEVER
+from edgefn.windows import Window
+
+MAX_SEGMENTS = 4096
+
+
+@dataclass(slots=True)
+class Segments:
+    """Closed windows: sample i of window w is at `offset[w] + i` of `ts` and of each column."""
+
+    n: int
+    offset: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    key: npt.NDArray[np.int32]
+    end: npt.NDArray[np.int64]  # of the window; for windows of a count, the time of the last sample
+    ts: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.float64]  # (fields, samples)
+
+
+class Panes:
+    """The open windows of one source, window specification and set of fields."""
+
+    def __init__(self, window: Window, n_fields: int, max_samples: int = 1 << 22) -> None:
+        self.window = window
+        self.n_fields = n_fields
+        self.late = 0  # rows that came after their last window had closed
+        self.skipped = 0  # rows without one of the fields
+        self.full = 0  # rows given up because max_samples were held
+        self._max_blocks = max(max_samples // BLOCK, 1)
+        self._spec = np.array(
+            [window.kind == "count", window.size, window.step, window.lateness, window.idle], dtype=np.int64
+        )
+        self._keys = np.zeros(0, KEY)
+        self._n_keys = 0
+        self._free = np.array([-1, 0, 0, 0, 0], dtype=np.int64)
+        self._values = np.zeros((0, n_fields, BLOCK))
+        self._times = np.zeros((0, BLOCK), np.int64)
+        self._lows = np.zeros((0, BLOCK), np.int64)
+        self._fresh = np.zeros((0, BLOCK), np.uint8)
+        self._nexts = np.zeros(0, np.int32)
+        self._fills = np.zeros(0, np.int32)
+        self._closable = np.zeros(0, np.int32)
+
+    @property
+    def _blocks(self) -> tuple[Any, ...]:
+        return self._values, self._times, self._lows, self._fresh, self._nexts, self._fills, self._free
+
+    @property
+    def samples(self) -> int:
+        return int(self._keys["rows"][: self._n_keys].sum())
+
+    def grow_keys(self, n: int) -> None:
+        """Makes room for keys 0 to n - 1."""
+        if n > self._keys.size:
+            size = max(n, 2 * self._keys.size, 64)
+            keys = np.zeros(size, KEY)
+            keys[: self._keys.size] = self._keys
+            _reset(keys[self._keys.size :])
+            self._keys = keys
+            self._closable = np.zeros(size, np.int32)
+        self._n_keys = max(n, self._n_keys)
+
+    def _grow_blocks(self, needed: int) -> bool:
+        missing = needed - int(self._free[kernels.FREE_COUNT])
+        if missing <= 0:
+            return True
+        old = self._nexts.size
+        new = min(max(old * 2, old + missing, 64), self._max_blocks)
+        if new - old < missing:
+            return False
+        # Fresh blocks form a list of their own, in front of the free ones.
+        nexts = np.arange(old + 1, new + 1, dtype=np.int32)
+        nexts[-1] = self._free[kernels.FREE_HEAD]
+        self._nexts = np.concatenate([self._nexts, nexts])
+        self._free[kernels.FREE_HEAD] = old
+        self._free[kernels.FREE_COUNT] += new - old
+        self._fills = np.concatenate([self._fills, np.zeros(new - old, np.int32)])
+        for name in ("_values", "_times", "_lows", "_fresh"):
+            array = getattr(self, name)
+            setattr(self, name, np.concatenate([array, np.zeros((new - old, *array.shape[1:]), array.dtype)]))
+        return True
+
+    def insert(self, frame: Frame, idx: npt.NDArray[np.int64], need: int, now: int) -> Iterator[Segments]:
+        """Takes the frame's rows in and gives the windows that they close. `now`: monotonic nanoseconds."""
+        done, step = 0, frame.n
+        while done < frame.n:
+            # A row may need a block of its own; where the bound leaves too few, it goes in smaller pieces.
+            n = min(step, frame.n - done)
+            while n and not self._grow_blocks(n):
+                n = min(n // 2, max(int(self._free[kernels.FREE_COUNT]), 0))
+            if n == 0:
+                self.full += frame.n - done
+                return
+            closable = kernels.insert(
+                self._spec,
+                self._keys,
+                *self._blocks,
+                n,
+                frame.sel[done : done + n],
+                frame.ts,
+                frame.key,
+                frame.present,
+                frame.columns,
+                idx,
+                need,
+                now,
+                self._closable,
+            )
+            self.late, self.skipped = int(self._free[kernels.LATE]), int(self._free[kernels.SKIPPED])
+            done += n
+            if closable:
+                yield from self._close(closable)
+
+    def tick(self, now: int) -> Iterator[Segments]:
+        """Closes what is due by time because its key has fallen silent."""
+        if self._spec[kernels.IS_COUNT]:
+            return
+        closable = kernels.tick(self._spec, self._keys, self._n_keys, now, self._closable)
+        if closable:
+            yield from self._close(closable)
+
+    def next_due(self) -> int | None:
+        """The monotonic time at which `tick` will have something to do if nothing comes, None where nothing is open."""
+        if self._spec[kernels.IS_COUNT]:
+            return None
+        at = kernels.next_due(self._spec, self._keys, self._n_keys)
+        return None if at == NEVER else at
+
+    def _close(self, n_closable: int, closable: Any = None) -> Iterator[Segments]:
+        if closable is None:
+            closable = self._closable
+        longest = int(self._free[kernels.LONGEST])
+        room = max(longest, 1024)
+        scratch = (
+            np.empty((self.n_fields, longest)),
+            np.empty(longest, np.int64),
+            np.empty(longest, np.int64),
+            np.empty(longest, np.uint8),
+        )
+        progress = np.array([0, BEGINNING, 0, 0], dtype=np.int64)
+        while progress[0] < n_closable:
+            progress[2:] = 0
+            out = Segments(
+                0, np.empty(MAX_SEGMENTS, np.int64), np.empty(MAX_SEGMENTS, np.int64), np.empty(MAX_SEGMENTS, np.int32),
+                np.empty(MAX_SEGMENTS, np.int64), np.empty(room, np.int64), np.empty((self.n_fields, room)),
+            )  # fmt: skip
+            kernels.close(
+                self._spec,
+                self._keys,
+                *self._blocks,
+                closable,
+                n_closable,
+                progress,
+                *scratch,
+                out.columns,
+                out.ts,
+                out.offset,
+                out.length,
+                out.key,
+                out.end,
+            )
+            out.n = int(progress[2])
+            if out.n:
+                yield out
+
+    def reset_key(self, key: int) -> None:
+        """Forgets a key whose place another one takes; its open samples are gone (the caller counts them)."""
+        if key >= self._keys.size:
+            return
+        block = int(self._keys["head"][key])
+        while block >= 0:
+            following = int(self._nexts[block])
+            self._nexts[block] = self._free[kernels.FREE_HEAD]
+            self._free[kernels.FREE_HEAD] = block
+            self._free[kernels.FREE_COUNT] += 1
+            block = following
+        _reset(self._keys[key : key + 1])
+        self._keys["dirty"][key] = kernels.TOUCHED | kernels.CLOSED
+
+    def dirty(self) -> bool:
+        return bool(self._keys["dirty"][: self._n_keys].any())
+
+    def checkpoint(self, *, rows: bool = True, everything: bool = False) -> dict[str, Any] | None:
+        """What changed since the last one: the records of changed keys and their new rows.
+
+        rows=False saves only the keys that closed a window, without the rows: enough that a window already put out is not put
+        out again. everything=True is a snapshot. Returns None where there is nothing to save.
+        """
+        which = kernels.TOUCHED | kernels.CLOSED if rows else kernels.CLOSED
+        dirty = self._keys["dirty"][: self._n_keys]
+        chosen = np.flatnonzero(np.ones_like(dirty) if everything else dirty & which)
+        if not chosen.size and not everything:
+            return None
+        n, out = (0, self._rows(0)) if not rows else self._collect(which, everything)
+        keys = self._keys[chosen]
+        if rows:
+            dirty[:] = 0
+        else:
+            dirty[chosen] &= ~kernels.CLOSED
+        key, times, lows, values = out
+        return {
+            "keys": chosen.astype(np.int32),
+            "watermark": keys["watermark"].copy(),
+            "done": keys["done"].copy(),
+            "count": keys["count"].copy(),
+            "key": key[:n],
+            "times": times[:n],
+            "lows": lows[:n],
+            "values": values[:, :n].ravel(),
+        }
+
+    def _rows(self, n: int) -> tuple[Any, Any, Any, Any]:
+        return np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64), np.empty((self.n_fields, n))
+
+    def _collect(self, which: int, everything: bool) -> tuple[int, tuple[Any, Any, Any, Any]]:
+        n = 0
+        while True:
+            out = self._rows(n)
+            found = kernels.collect(self._keys, self._n_keys, *self._blocks, which, everything, n, *out)
+            if found <= n:
+                return found, out
+            n = found
+
+    def restore(self, parts: list[dict[str, Any]], now: int) -> None:
+        """Takes up checkpoints, the snapshot first. A silent key's clock goes on from `now` (monotonic)."""
+        for part in parts:
+            numbers, n = part["keys"], part["key"].size
+            self.grow_keys(int(max(numbers.max(initial=-1), part["key"].max(initial=-1))) + 1)
+            self._grow_blocks(n)
+            # Rows of windows closed by then are dropped key by key, as the record that comes with them says.
+            values = np.ascontiguousarray(part["values"].reshape(self.n_fields, n))
+            kernels.restore(
+                self._spec,
+                self._keys,
+                *self._blocks,
+                n,
+                *(np.ascontiguousarray(part[name]) for name in ("key", "times", "lows")),
+                values,
+            )
+            for name in ("watermark", "done", "count"):
+                self._keys[name][numbers] = part[name]
+            self._keys["flagged"][numbers] = 1
+            closable = np.ascontiguousarray(numbers)
+            for _ in self._close(closable.size, closable):
+                pass  # already put out, by the commit that wrote this part
+            self._keys["seen"][numbers] = now
+        self._keys["dirty"] = 0
+
+
+def _reset(keys: npt.NDArray[Any]) -> None:
+    keys[:] = np.zeros((), KEY)
+    keys["watermark"] = BEGINNING
+    keys["done"] = BEGINNING
+    keys["due"] = NEVER
+    keys["head"] = -1
+    keys["tail"] = -1

@@ -1,0 +1,257 @@
+"""The plan: which handlers run on which source, in which order, and what of them has to survive a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgefn import events, loader
+from edgefn.api import Field
+from edgefn.engine.codegen import PREFIX
+from edgefn.engine.columns import Frame
+from edgefn.engine.nodes import MAX_ROWS, AggregateNode, AnomalyNode, Context, Node, PaneGroup, State, make
+from edgefn.engine.panes import Panes
+from edgefn.engine.sources import Router, Source
+from edgefn.manifest import HandlerManifest, Manifest
+from edgefn.metrics import Metrics
+from edgefn.topics import Pattern, covers
+
+SNAPSHOT_EVERY = 64 << 10  # bytes of increments of one owner, at least, before its snapshot is written anew
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the store keeps for one owner: a snapshot replaces its earlier parts, an increment is added to them."""
+
+    owner: str
+    snapshot: bool
+    data: bytes
+
+
+class Plan:
+    """All active handlers. Immutable in its shape: a changed set of files makes a new plan, which adopts from the old one."""
+
+    def __init__(self, manifests: Iterable[Manifest], metrics: Metrics) -> None:
+        self.metrics = metrics
+        self.nodes: dict[str, Node] = {}
+        self.sources: dict[str, Source] = {}
+        self.groups: dict[str, PaneGroup] = {}
+        self.roots: dict[str, list[Node | PaneGroup]] = {}  # by pattern
+        self.fresh: list[str] = []  # handlers whose state could not be taken over
+        self._owned: dict[str, list[Node | PaneGroup]] = {}  # everything that numbers its rows by a source's keys
+        self._written: dict[str, int] = {}  # bytes of increments since the owner's snapshot
+        self.urgent: set[str] = set()  # patterns that brought durable events since the last checkpoint
+        handlers = [handler for manifest in manifests for handler in self._load(manifest)]
+        self._connect(handlers)
+        self.router = Router(list(self.sources.values()), metrics)
+
+    def _load(self, manifest: Manifest) -> list[HandlerManifest]:
+        loops = getattr(loader.import_module(Path(manifest.module)), f"{PREFIX}LOOPS")
+        enabled = [handler for handler in manifest.handlers if handler.options.enabled]
+        for handler in enabled:
+            loop, dtype, initial = loops.get(handler.name, (None, None, None))
+            node = make(handler, loop, State(dtype, initial))
+            node.number = len(self.nodes) + 1
+            self.nodes[handler.name] = node
+        return enabled
+
+    def _connect(self, handlers: list[HandlerManifest]) -> None:
+        fields: dict[str, dict[str, None]] = {}
+        for handler in handlers:
+            if not self._lost(handler):
+                pattern, parent = self._root(handler)
+                if parent is None:
+                    fields.setdefault(pattern, {}).update(dict.fromkeys(entry.name for entry in handler.inputs))
+        self.sources = {text: Source(Pattern(text), list(names)) for text, names in fields.items()}
+        for handler in handlers:
+            if self._lost(handler):
+                del self.nodes[handler.name]  # it builds on a handler that is switched off
+                continue
+            node = self.nodes[handler.name]
+            pattern, parent = self._root(handler)
+            layout = self.sources[pattern].table.fields if parent is None else _names(parent.manifest.outputs)
+            node.bind(layout)
+            above = self.nodes[handler.parent] if handler.parent else None
+            siblings = self.roots.setdefault(pattern, []) if above is None else above.children
+            owner = self._pattern(handler)
+            if isinstance(node, AggregateNode):
+                group = self._group(handler, node, pattern)
+                if group not in siblings:
+                    siblings.append(group)
+                    self._owned.setdefault(owner, []).append(group)
+            else:
+                siblings.append(node)
+            self._owned.setdefault(owner, []).append(node)
+        for pattern, owned in self._owned.items():
+            self.sources[pattern].keys.on_evict += [item.forget for item in owned]
+
+    def filters(self) -> frozenset[str]:
+        """What has to be subscribed to: the patterns, less those that another one covers."""
+        wanted = {source.pattern.filter for source in self.sources.values()}
+        return frozenset(one for one in wanted if not any(covers(other, one) for other in wanted if other != one))
+
+    def labels(self, node: Node) -> list[str]:
+        """The labels of the keys that the node's rows are numbered by."""
+        return self.sources[self._pattern(node.manifest)].keys.labels
+
+    def owners(self) -> set[str]:
+        """The names under which the store keeps what belongs to this plan."""
+        owners = {f"keys {pattern}" for pattern in self.sources} | {f"panes {name}" for name in self.groups}
+        for name, node in self.nodes.items():
+            owners.add(f"state {name}")
+            if isinstance(node, AnomalyNode):
+                owners.add(f"alerts {name}")
+        return owners
+
+    def _lost(self, handler: HandlerManifest) -> bool:
+        while handler.parent is not None:
+            if handler.parent not in self.nodes:
+                return True
+            handler = self.nodes[handler.parent].manifest
+        return False
+
+    def _root(self, handler: HandlerManifest) -> tuple[str, Node | None]:
+        """The pattern it descends from, and the nearest handler above that makes columns of its own."""
+        above: Node | None = None
+        while handler.parent is not None:
+            handler = self.nodes[handler.parent].manifest
+            if above is None and handler.kind != "filter":
+                above = self.nodes[handler.name]
+        assert handler.pattern is not None
+        return handler.pattern, above
+
+    def _pattern(self, handler: HandlerManifest) -> str:
+        return self._root(handler)[0]
+
+    def _group(self, handler: HandlerManifest, node: AggregateNode, pattern: str) -> PaneGroup:
+        assert handler.window is not None
+        fields = ",".join(entry.name for entry in handler.inputs)
+        name = f"{handler.parent or pattern}|{handler.window.kind} {handler.window!r}|{fields}"
+        group = self.groups.get(name)
+        if group is None:
+            group = self.groups[name] = PaneGroup(name, Panes(handler.window, len(handler.inputs)))
+        group.nodes.append(node)
+        return group
+
+    # Running
+
+    def grow(self, pattern: str) -> None:
+        """Makes room for the keys that the source has got."""
+        n = len(self.sources[pattern].keys)
+        for item in self._owned.get(pattern, []):
+            item.grow(n)
+
+    def run(self, context: Context) -> int:
+        """Runs all handlers over the events collected in the sources; returns how many rows there were."""
+        total = 0
+        for pattern, source in self.sources.items():
+            frame = source.table.take()
+            if not frame.n:
+                continue
+            total += frame.n
+            self.grow(pattern)
+            source.keys.touch(frame.key[: frame.n])
+            for start in range(0, frame.n, MAX_ROWS):
+                piece = _piece(frame, start)
+                for child in self.roots.get(pattern, []):
+                    child.run(piece, context)
+        return total
+
+    def tick(self, context: Context) -> None:
+        for group in self.groups.values():
+            group.tick(context)
+
+    def next_due(self) -> int | None:
+        return min((due for group in self.groups.values() if (due := group.panes.next_due()) is not None), default=None)
+
+    # Surviving
+
+    def adopt(self, old: Plan) -> None:
+        """Takes over keys, windows and states from the plan before, where their shape is unchanged."""
+        self._written = old._written
+        self.urgent = {pattern for pattern in old.urgent if pattern in self.sources}
+        for pattern, source in self.sources.items():
+            if before := old.sources.get(pattern):
+                keys = before.keys
+                keys.on_evict = source.keys.on_evict
+                source.keys = keys
+        for name, group in self.groups.items():
+            if name in old.groups:
+                group.panes = old.groups[name].panes
+        for name, node in self.nodes.items():
+            earlier = old.nodes.get(name)
+            if earlier is None or self._pattern(node.manifest) != old._pattern(earlier.manifest):
+                continue
+            node.meter = earlier.meter
+            if not node.state.adopt(earlier.state):
+                self.fresh.append(name)
+            if isinstance(node, AnomalyNode) and isinstance(earlier, AnomalyNode):
+                node.active = earlier.active
+        for pattern in self.sources:
+            self.grow(pattern)
+
+    def checkpoint(self, *, everything: bool) -> list[Part]:
+        """What changed since the last one, as parts for the store.
+
+        Sources that brought durable (QoS 1) events are saved in full. For the others `everything`, once a minute, does
+        that; until then only so much is saved that nothing already put out is put out again.
+        """
+        parts: list[Part] = []
+        for pattern, source in self.sources.items():
+            full = everything or pattern in self.urgent
+            self._part(f"keys {pattern}", source.keys.checkpoint, parts)
+            for item in self._owned.get(pattern, []):
+                if isinstance(item, PaneGroup):
+                    self._part(f"panes {item.name}", item.panes.checkpoint, parts, rows=full)
+                else:
+                    if full:
+                        self._part(f"state {item.name}", item.state.checkpoint, parts)
+                    if isinstance(item, AnomalyNode):
+                        self._part(f"alerts {item.name}", item.active.checkpoint, parts)
+        self.urgent.clear()
+        return parts
+
+    def _part(self, owner: str, save: Any, parts: list[Part], **options: Any) -> None:
+        change = save(**options)
+        if change is None:
+            return
+        data = events.pack(change)
+        written = self._written.get(owner)
+        # An owner's increments may grow to as much as its snapshot; so a byte is written about twice in all.
+        if options.get("rows", True) and (written is None or written + len(data) > SNAPSHOT_EVERY):
+            data = events.pack(save(everything=True))
+            parts.append(Part(owner, True, data))
+            self._written[owner] = min(0, SNAPSHOT_EVERY - 2 * len(data))
+        else:
+            parts.append(Part(owner, False, data))
+            self._written[owner] = (written or 0) + len(data)
+
+    def restore(self, checkpoint: dict[str, list[bytes]], now: int) -> None:
+        """Takes up what the store kept. What belongs to no handler of this plan is left alone."""
+        for pattern, source in self.sources.items():
+            for data in checkpoint.get(f"keys {pattern}", []):
+                source.keys.restore(events.unpack(data, events.MAX_LINK))
+            self.grow(pattern)
+        for name, group in self.groups.items():
+            saved = checkpoint.get(f"panes {name}", [])
+            group.panes.restore([events.unpack(part, events.MAX_LINK) for part in saved], now)
+        for name, node in self.nodes.items():
+            states = [(f"state {name}", node.state)]
+            if isinstance(node, AnomalyNode):
+                states.append((f"alerts {name}", node.active))
+            for owner, state in states:
+                parts = [events.unpack(part, events.MAX_LINK) for part in checkpoint.get(owner, [])]
+                if not all([state.restore(part) for part in parts]):
+                    self.fresh.append(name)
+        self._written = {owner: sum(map(len, parts)) for owner, parts in checkpoint.items()}
+
+
+def _names(fields: Iterable[Field]) -> list[str]:
+    return [entry.name for entry in fields]
+
+
+def _piece(frame: Frame, start: int) -> Frame:
+    sel = frame.sel[start : min(start + MAX_ROWS, frame.n)]
+    return frame.select(len(sel), sel)

@@ -1,0 +1,124 @@
+"""Where events enter the plan: topics are resolved once to their sources, and each source numbers its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from edgefn.engine.columns import Table
+from edgefn.errors import TopicError
+from edgefn.metrics import Metrics
+from edgefn.topics import Pattern, check_topic
+
+MAX_KEYS = 100_000
+MAX_TOPICS = 200_000
+
+
+class Keys:
+    """Small numbers for the labels of one source, reused when the least recently used label has to give way."""
+
+    def __init__(self, limit: int = MAX_KEYS) -> None:
+        self.labels: list[str] = []
+        self.evicted = 0
+        self.on_evict: list[Callable[[int], None]] = []
+        self._limit = limit
+        self._numbers: dict[str, int] = {}
+        self._used = np.zeros(64, np.int64)
+        self._clock = 0
+        self._changed: list[int] = []  # numbers given out since the last checkpoint
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def number(self, label: str) -> int:
+        """The label's number, a new one where it has none."""
+        number = self._numbers.get(label)
+        if number is not None:
+            return number
+        if len(self.labels) < self._limit:
+            number = len(self.labels)
+            self.labels.append(label)
+            if number >= self._used.size:
+                self._used = np.concatenate([self._used, np.zeros(self._used.size, np.int64)])
+        else:
+            number = int(self._used[: len(self.labels)].argmin())
+            del self._numbers[self.labels[number]]
+            self.labels[number] = label
+            self.evicted += 1
+            for forget in self.on_evict:
+                forget(number)
+        self._numbers[label] = number
+        self._changed.append(number)
+        self._clock += 1
+        self._used[number] = self._clock
+        return number
+
+    def touch(self, numbers: np.ndarray[tuple[int], np.dtype[np.int32]]) -> None:
+        """Notes that these keys were used just now."""
+        self._clock += 1
+        self._used[numbers] = self._clock
+
+    def checkpoint(self, everything: bool = False) -> dict[str, list[Any]] | None:
+        """The labels numbered since the last one (or all), None where there are none."""
+        changed, self._changed = list(range(len(self.labels))) if everything else self._changed, []
+        return {"numbers": changed, "labels": [self.labels[number] for number in changed]} if changed else None
+
+    def restore(self, part: dict[str, list[Any]]) -> None:
+        for number, label in zip(part["numbers"], part["labels"], strict=True):
+            if number < len(self.labels):
+                self._numbers.pop(self.labels[number], None)
+                self.labels[number] = label
+            else:
+                self.labels.append(label)
+            self._numbers[label] = number
+        if len(self.labels) > self._used.size:
+            self._used = np.zeros(2 * len(self.labels), np.int64)
+
+
+class Source:
+    """One topic pattern: its keys and the table that collects its events."""
+
+    def __init__(self, pattern: Pattern, fields: list[str], keys: Keys | None = None) -> None:
+        self.pattern = pattern
+        self.keys = keys or Keys()
+        self.table = Table(fields)
+
+    def label(self, topic: str) -> str | None:
+        """What the topic's events are kept apart by, None where the pattern does not match."""
+        captures = self.pattern.match(topic)
+        if captures is None:
+            return None
+        return "/".join(captures) if self.pattern.captures else topic
+
+
+Route = list[tuple[Source, str]]
+
+
+class Router:
+    """Topics to sources and labels, by a bounded table of the topics that have been seen."""
+
+    def __init__(self, sources: list[Source], metrics: Metrics) -> None:
+        self._sources = sources
+        self._metrics = metrics
+        self._routes: dict[bytes, Route] = {}
+
+    def route(self, topic: bytes) -> Route:
+        """The sources whose pattern matches; an empty list for a topic that nobody wants or that is no topic."""
+        route = self._routes.get(topic)
+        if route is None:
+            route = self._resolve(topic)
+            if len(self._routes) >= MAX_TOPICS:
+                self._routes.clear()
+                self._metrics.count("topics.forgotten", MAX_TOPICS)
+            self._routes[topic] = route
+        return route
+
+    def _resolve(self, topic: bytes) -> Route:
+        try:
+            text = check_topic(topic.decode())
+        except (UnicodeDecodeError, TopicError):
+            self._metrics.count("events.failed", reason="bad_topic")
+            return []
+        return [(source, label) for source in self._sources if (label := source.label(text)) is not None]

@@ -1,0 +1,73 @@
+"""The driver host process, kept running: configuration goes in on its standard input, readings come out on MQTT."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from edgefn.bus import Backoff
+from edgefn.events import to_json
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 3.0
+
+
+class DriverProcess:
+    """Starts `python -m edgefn.drivers`, and starts it again with back-off when it dies."""
+
+    def __init__(self, configuration: Mapping[str, Any], backoff: Backoff | None = None) -> None:
+        self._configuration = to_json(configuration)
+        self._backoff = backoff or Backoff(base=0.5, cap=30.0)
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+        self.restarts = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def run(self) -> None:
+        failures = 0
+        while not self._stopping:
+            started = time.monotonic()
+            self._process = process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "edgefn.drivers", stdin=asyncio.subprocess.PIPE
+            )
+            assert process.stdin is not None
+            try:
+                # It stays open: its end tells the driver host that the gateway has gone.
+                process.stdin.write(self._configuration + b"\n")
+                await process.stdin.drain()
+                code = await process.wait()
+            except ConnectionError:
+                code = await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            if self._stopping:
+                return
+            self.restarts += 1
+            failures = 0 if time.monotonic() - started > 60 else failures + 1
+            delay = self._backoff.delay(failures)
+            log.error("the driver host ended with status %s; it is started again in %.1f s", code, delay)
+            await asyncio.sleep(delay)
+
+    async def stop(self) -> None:
+        """Lets the drivers close what they opened. Twice is harmless."""
+        self._stopping = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT)
+        except TimeoutError:
+            log.warning("the driver host did not stop within %g s and is killed", STOP_TIMEOUT)
+            process.kill()
+            await process.wait()

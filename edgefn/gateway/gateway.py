@@ -1,0 +1,335 @@
+"""Wires the parts of one gateway together, and owns the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import edgefn
+from edgefn import link
+from edgefn.address import BrokerAddress
+from edgefn.bus import Bus
+from edgefn.clock import Clock, SystemClock
+from edgefn.config import Config, cache_folder
+from edgefn.errors import StoreError
+from edgefn.gateway import results, systemd
+from edgefn.gateway.children import DriverProcess
+from edgefn.gateway.engine_host import EngineHost
+from edgefn.gateway.handler_files import HandlerFiles
+from edgefn.gateway.publisher import Publisher
+from edgefn.manifest import Manifest
+from edgefn.metrics import Metrics
+from edgefn.monitor import Monitor, Topics
+from edgefn.resources import bundled
+from edgefn.sinks import load_sink
+from edgefn.store import CheckpointPart, Commit, Store, open_store
+from edgefn.timestamps import to_iso
+from edgefn.uplink import Uplink
+
+log = logging.getLogger(__name__)
+
+RETRY_COMMIT = (1.0, 30.0)  # seconds: the first wait after the store has refused a commit, and the longest
+DRAIN = 1.0  # seconds that a stopping gateway gives its uplinks
+METER = ("events", "rows", "skipped", "raised", "ns")
+
+
+class Gateway:
+    """One running gateway; `async with` starts everything, leaving it stops everything in order."""
+
+    def __init__(self, config: Config, broker: BrokerAddress, clock: Clock | None = None) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.topics = Topics(config.gateway.id)
+        self._address = broker
+        self._clock = clock or SystemClock()
+        self._cache = cache_folder()
+        folder = Path(config.gateway.handlers) if config.gateway.handlers else bundled("handlers")
+        self.files = HandlerFiles(folder, self._cache, self._tell_handler, self._plan_changed)
+        self.uplinks: list[Uplink] = []
+        self._meters: dict[str, dict[str, Any]] = {}
+        self._failures: dict[str, Any] = {}
+        self._commits: asyncio.Queue[link.Message] = asyncio.Queue(1)  # the engine sends one and waits
+        self._committing = asyncio.Event()  # set while no commit is under way
+        self._committing.set()
+        self._engine_state: dict[str, Any] = {"state": "starting"}
+        self._store_state = "ok"
+        self.store: Store
+        self.bus: Bus
+        self.monitor: Monitor
+        self.engine: EngineHost
+        self.drivers: DriverProcess
+        self._publisher: Publisher
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Gateway]:
+        """Inside, the gateway runs; an error of one of its own tasks ends the block. Stops in order on the way out."""
+        config = self.config
+        async with AsyncExitStack() as stack:
+            uplinks = {entry.name: entry for entry in config.uplink}
+            sinks = {
+                name: load_sink(entry.type, entry.options, gateway=config.gateway.id, metrics=self.metrics)
+                for name, entry in uplinks.items()
+            }
+            self.store = await stack.enter_async_context(
+                open_store(
+                    Path(config.gateway.state) / "edgefn.db",
+                    gateway=config.gateway.id,
+                    clock=self._clock,
+                    metrics=self.metrics,
+                    max_bytes=config.store.max_size,
+                    uplinks=list(uplinks),
+                )
+            )
+            will = Monitor.last_will(self.topics)
+            self.bus = await stack.enter_async_context(
+                Bus(self._address, client_id=f"edgefn-{config.gateway.id}", will=will, metrics=self.metrics)
+            )
+            self.monitor = Monitor(self.bus, self.topics, self._clock, self.metrics, config.monitor.interval / 1e9)
+            self._publisher = Publisher(self.bus, self.metrics)
+            self.uplinks = [
+                Uplink(name, self.store, sink, clock=self._clock, metrics=self.metrics) for name, sink in sinks.items()
+            ]
+            self.engine = EngineHost(
+                self, deadline=config.engine.deadline, memory=config.engine.memory, cache=str(self._cache / "numba")
+            )
+            self.drivers = DriverProcess(self._driver_configuration())
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(work, name=name)
+                    for name, work in (
+                        ("monitor", self.monitor.run(self._gauges)),
+                        ("publisher", self._publisher.run()),
+                        ("commits", self._commit_all()),
+                        ("main", self._main()),
+                        ("systemd", systemd.ping_watchdog()),
+                        *((f"uplink {uplink.name}", uplink.run()) for uplink in self.uplinks),
+                    )
+                ]
+                self.bus.on_connect.append(self._tell_online)
+                try:
+                    yield self
+                finally:
+                    await self._stop()
+                    for task in running:
+                        task.cancel()
+
+    async def _main(self) -> None:
+        """Loads the handlers, then keeps engine, drivers and the folder's watch going."""
+        await self.files.load_all()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.engine.run(), name="engine")
+            tasks.create_task(self.drivers.run(), name="drivers")
+            tasks.create_task(self.files.watch(), name="handler files")
+
+    async def _stop(self) -> None:
+        """First those that make events, then those that work on them, then those that send."""
+        await self.drivers.stop()
+        await self.engine.stop()
+        if self.uplinks and all([(await uplink.state())["state"] == "connected" for uplink in self.uplinks]):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._drained(), DRAIN)
+        await self.monitor.offline()
+
+    async def _drained(self) -> None:
+        for uplink in self.uplinks:
+            while (await uplink.state())["rows"]:  # noqa: ASYNC110 - for a second at most, on the way out
+                await asyncio.sleep(0.05)
+
+    # What the engine's host asks and tells
+
+    async def start_message(self) -> link.Message:
+        while not self._commits.empty():  # of the engine before; it cannot be told any more
+            self._commits.get_nowait()
+        await self._committing.wait()
+        return {
+            "type": "start",
+            "broker": self._address.to_dict(),
+            "client_id": f"edgefn-{self.config.gateway.id}-engine",
+            "interval": int(self.config.engine.commit_interval),
+            "checkpoint": await self.store.load_checkpoint(),
+        }
+
+    def active(self) -> list[Manifest]:
+        return self.files.active()
+
+    async def on_message(self, message: link.Message) -> None:
+        kind = message["type"]
+        if kind == "alerts":
+            self._publish(message["outputs"])
+        elif kind in ("commit", "stats"):
+            self.metrics.merge(message["counters"])
+            for name, value in message["gauges"].items():
+                self.metrics.gauge(f"engine.{name}", value)
+            await self._note_meters(message["meters"])
+            if kind == "commit":
+                self._commits.put_nowait({**message, "engine": self.engine.generation})
+        elif kind == "failure":
+            await self._note_failure(message)
+        elif kind == "broker":
+            self._engine_state = {"state": message["state"], "why": message["why"]}
+            if message["state"] != "connected":
+                log.warning("the engine's connection: %s", message["why"])
+        elif kind == "ready":
+            for name in message["fresh"]:
+                log.warning("%s: its state has a new shape and begins afresh", name)
+            systemd.notify("READY=1")
+            await self._tell_online()
+        elif kind != "stopped":
+            log.warning("the engine said %r, which this gateway does not know", kind)
+
+    async def on_crash(self, handler: str | None, why: str) -> None:
+        self.metrics.count("engine.restarts")
+        self._engine_state = {"state": "restarting", "why": why}
+        if handler is not None:
+            await self.files.strike(handler, why)
+
+    def _plan_changed(self) -> None:
+        self.engine.change_plan()
+
+    # Results
+
+    async def _commit_all(self) -> None:
+        """Stores each commit of the engine, as often as it takes, and confirms it."""
+        while True:
+            message = await self._commits.get()
+            self._committing.clear()
+            try:
+                await self._commit(message)
+            finally:
+                self._committing.set()
+
+    async def _commit(self, message: link.Message) -> None:
+        rows = list(results.rows(message["outputs"], self._find))
+        items = [item for row in rows if (item := row.item()) is not None] if self.uplinks else []
+        parts = [
+            CheckpointPart(owner, "snapshot" if snapshot else "delta", data)
+            for owner, snapshot, data in message["parts"]
+        ]
+        await self._store_commit(Commit(items, parts))
+        if message["engine"] == self.engine.generation:  # the next one begins to number its commits anew
+            self.engine.send({"type": "committed", "number": message["number"]})
+        self.metrics.count("summaries.made", len(items))
+        for uplink in self.uplinks:
+            uplink.kick()
+        self._publisher.add(
+            publication for row in rows if not row.is_alert for publication in row.publications(self.topics)
+        )
+
+    async def _store_commit(self, commit: Commit) -> None:
+        delay, longest = RETRY_COMMIT
+        while True:
+            try:
+                await self.store.commit(commit)
+            except StoreError as error:
+                if self._store_state == "ok":
+                    log.error("%s; handlers go on, and what they put out waits", error)
+                self._store_state = str(error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, longest)
+                continue
+            if self._store_state != "ok":
+                log.warning("the store takes commits again")
+            self._store_state = "ok"
+            return
+
+    def _publish(self, outputs: list[dict[str, Any]]) -> None:
+        for row in results.rows(outputs, self._find):
+            self._publisher.add(row.publications(self.topics))
+            self.metrics.count("alerts.published")
+
+    def _find(self, name: str) -> Any:
+        return self.files.handler(name)
+
+    # What is told
+
+    async def _tell_handler(self, name: str, state: Any) -> None:
+        await self.monitor.tell(self.topics.handler(name), state)
+
+    async def _note_meters(self, meters: dict[str, list[int]]) -> None:
+        self._meters = {name: dict(zip(METER, values, strict=True)) for name, values in meters.items()}
+
+    async def _note_failure(self, message: link.Message) -> None:
+        if "handler" in message:
+            name = message["handler"]
+            self._failures[name] = {"ts": to_iso(self._clock.now()), "fields": message["row"]}
+            log.warning("%s raised an exception on %s (%d so far)", name, message["row"], message["count"])
+        else:
+            log.warning(
+                "%s: a payload cannot be used: %s (it begins with %r)",
+                message["topic"],
+                message["detail"],
+                message["sample"],
+            )
+
+    async def _tell_online(self) -> None:
+        await self.monitor.online(
+            {
+                "version": edgefn.__version__,
+                "gateway": self.config.gateway.id,
+                "model": _model(),
+                "python": platform.python_version(),
+                "pid": os.getpid(),
+                "handlers": sorted(self.files.states()),
+                "drivers": [driver.name for driver in self.config.driver],
+                "uplinks": [uplink.name for uplink in self.uplinks],
+                "epoch": self.store.epoch,
+            }
+        )
+
+    async def _gauges(self) -> dict[str, Any]:
+        await self.files.tell_all(self._meters, self._failures)
+        return {
+            "engine": self._engine_state,
+            "store": self._store_state,
+            "uplinks": {uplink.name: await uplink.state() for uplink in self.uplinks},
+            "drops": [
+                {"stream": drop.stream, "uplink": drop.uplink, "reason": drop.reason, "n": drop.n}
+                for drop in await self.store.drops()
+            ],
+            "processes": {"gateway": os.getpid(), "engine": self.engine.pid, "drivers": self.drivers.pid},
+        }
+
+    def _driver_configuration(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "gateway": config.gateway.id,
+            "broker": self._address.to_dict(),
+            "folders": [folder for folder in (config.gateway.drivers,) if folder],
+            "drivers": [
+                {
+                    "name": driver.name,
+                    "use": driver.use or driver.name,
+                    "options": driver.options,
+                    **({} if driver.qos is None else {"qos": driver.qos}),
+                }
+                for driver in config.driver
+            ],
+        }
+
+
+def _model() -> str:
+    """What the device tree calls this machine, such as Raspberry Pi 4 Model B Rev 1.4."""
+    try:
+        return Path("/proc/device-tree/model").read_text().strip("\0\n ")
+    except OSError:
+        return platform.machine()
+
+
+async def run(config: Config, broker: BrokerAddress) -> int:
+    """Runs until SIGTERM or Ctrl-C; returns the exit status."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Gateway(config, broker).running():
+        await stop.wait()
+        log.info("stopping")
+        systemd.notify("STOPPING=1")
+    return 0

@@ -1,0 +1,93 @@
+"""From what the engine puts out to what is stored for the cloud and what is published on local MQTT."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgefn.api import Field
+from edgefn.events import to_json
+from edgefn.manifest import HandlerManifest
+from edgefn.monitor.topics import Topics
+from edgefn.store import NewItem
+from edgefn.timestamps import to_iso
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One message for the local broker."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One summary, alert or transformed event, ready to go out."""
+
+    handler: HandlerManifest
+    key: str
+    ts: int
+    payload: bytes
+
+    @property
+    def is_alert(self) -> bool:
+        return self.handler.kind == "anomaly"
+
+    def item(self) -> NewItem | None:
+        """For the outbox, None where the handler does not forward."""
+        options = self.handler.options
+        if "uplink" not in options.to:
+            return None
+        stream = f"{'alert' if self.is_alert else 'summary'}/{self.handler.name}"
+        expires = None if options.ttl is None else self.ts + options.ttl
+        return NewItem(stream, self.payload, self.ts, options.priority, expires)
+
+    def publications(self, topics: Topics) -> Iterator[Publication]:
+        options = self.handler.options
+        for target in options.to:
+            if target == "uplink":
+                continue
+            if target != "local":
+                yield Publication(target, self.payload, options.qos, False)
+            elif self.is_alert:
+                yield Publication(topics.alert(self.handler.name, self.key), self.payload, options.qos, True)
+            else:
+                yield Publication(topics.summary(self.handler.name, self.key), self.payload, options.qos, False)
+
+
+def rows(outputs: list[dict[str, Any]], find: Callable[[str], HandlerManifest | None]) -> Iterator[Row]:
+    """The rows of a commit or of alerts, in order. Outputs of a handler that is gone by now are left out."""
+    for output in outputs:
+        handler = find(output["handler"])
+        if handler is None:
+            continue
+        labels, times = output["labels"], output["ts"].tolist()
+        lengths = output["n"].tolist()
+        columns = [column.tolist() for column in output["values"]]
+        for i, (key, ts) in enumerate(zip(labels, times, strict=True)):
+            values = {
+                field.name: _value(field, column[i]) for field, column in zip(handler.outputs, columns, strict=True)
+            }
+            body: dict[str, Any] = {"ts": to_iso(ts), "handler": handler.name, "key": key}
+            if handler.kind == "anomaly":
+                raised = values.pop("raised")
+                body["state"] = "raised" if raised else "cleared"
+            elif lengths:
+                body["samples"] = lengths[i]
+                if handler.window is not None and handler.window.kind == "time":
+                    body["window_s"] = handler.window.size / 1e9
+            yield Row(handler, key, ts, to_json({**body, "values": values}))
+
+
+def _value(field: Field, value: float) -> float | int | bool | None:
+    """JSON has no word for what is not finite."""
+    if not math.isfinite(value):
+        return None
+    if field.type == "int":
+        return int(value)
+    return bool(value) if field.type == "bool" else value

@@ -1,0 +1,227 @@
+"""From a handler file to a validated, compiled and self-tested module and its manifest, in a short-lived process.
+
+    python -m edgefn.loader --cache DIR FILE
+
+prints the manifest as JSON. A file that cannot be used gives a manifest with findings, never an exception; only this
+process runs code that nobody has checked yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+import edgefn
+from edgefn import api, lint
+from edgefn.api import Handler
+from edgefn.errors import Finding, HandlerError
+from edgefn.manifest import HandlerManifest, Manifest
+
+MAX_SOURCE = 1 << 20
+COMPILED = ("engine/codegen.py", "engine/compiled.py", "kernels")
+
+
+def version_of(source: bytes) -> str:
+    """The hash of all that the machine code depends on: source, edgefn, its kernels, numba, Python and the CPU."""
+    package = Path(edgefn.__file__).parent
+    parts = [source, edgefn.__version__.encode(), sys.version.encode(), _numba_version().encode(), _cpu()]
+    for name in COMPILED:
+        path = package / name
+        files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+        parts += [file.read_bytes() for file in files]
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+def _numba_version() -> str:
+    from importlib.metadata import version
+
+    return version("numba")
+
+
+def _cpu() -> bytes:
+    """What distinguishes this CPU's instructions from another's, without loading LLVM to ask it."""
+    lines = set()
+    try:
+        with open("/proc/cpuinfo", "rb") as file:
+            lines = {line for line in file if line.startswith((b"model name", b"flags", b"Features", b"CPU part"))}
+    except OSError:
+        lines.add(platform.processor().encode())
+    return platform.machine().encode() + b"".join(sorted(lines))
+
+
+def cached(file: Path, cache: Path) -> Manifest | None:
+    """The manifest of an earlier load of the same content, or None."""
+    try:
+        data = (cache / f"{_module_name(version_of(file.read_bytes()))}.json").read_bytes()
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (OSError, msgspec.DecodeError):
+        return None
+    # The same content may have been loaded under another name.
+    return msgspec.structs.replace(manifest, file=str(file), seconds=0.0) if Path(manifest.module).exists() else None
+
+
+def load(file: Path, cache: Path) -> Manifest:
+    """Builds the file's module in the cache folder. Never raises for what stands in the file."""
+    started = time.perf_counter()
+    try:
+        manifest = _build(file, cache)
+    except HandlerError as error:
+        return Manifest(str(file), findings=error.findings)
+    except Exception as error:
+        line = next((frame.lineno for frame in _frames(error, str(file))), 0)
+        finding = Finding(str(file), line or 0, f"{type(error).__name__}: {error}")
+        return Manifest(str(file), findings=(finding,), traceback=traceback.format_exc())
+    return msgspec.structs.replace(manifest, seconds=round(time.perf_counter() - started, 3))
+
+
+def _frames(error: BaseException, file: str) -> Iterator[traceback.FrameSummary]:
+    return (frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if frame.filename == file)
+
+
+def _build(file: Path, cache: Path) -> Manifest:
+    source = _read(file)
+    handlers = describe(file, source)
+    version = version_of(source.encode())
+    name = _module_name(version)
+    target = cache / f"{name}.py"
+    functions = lint.Functions(source, str(file))
+
+    from edgefn.engine import codegen
+
+    _write(target, codegen.module_source(source, handlers, functions.reached(handlers)))
+    try:
+        module = import_module(target)
+        _self_test(module, handlers)
+    except Exception as error:
+        target.unlink(missing_ok=True)
+        from edgefn.engine.explain import explain
+
+        raise HandlerError(explain(error, str(file), target, source)) from error
+    manifest = Manifest(str(file), version, str(target), tuple(HandlerManifest.of(handler) for handler in handlers))
+    _write(cache / f"{name}.json", msgspec.json.encode(manifest).decode())
+    return manifest
+
+
+def describe(file: Path, source: str) -> list[Handler]:
+    """Runs the file as the plain Python it is and returns its handlers. Raises HandlerError with all findings."""
+    try:
+        functions = lint.Functions(source, str(file))
+    except SyntaxError as error:
+        raise HandlerError(Finding(str(file), error.lineno or 0, f"not valid Python: {error.msg}")) from error
+    namespace: dict[str, Any] = {"__name__": f"edgefn_file_{file.stem}", "__file__": str(file)}
+    module = ModuleType(namespace["__name__"])
+    module.__dict__.update(namespace)
+    sys.modules[module.__name__] = module  # dataclasses look their module up by name
+    exec(compile(source, str(file), "exec"), module.__dict__)
+    handlers = api.handlers_of(module.__dict__)
+    if not handlers:
+        raise HandlerError(
+            Finding(
+                str(file), 0, "no handler in this file", "put @filter, @transform, @aggregate or @anomaly on a function"
+            )
+        )
+    findings = lint.check(functions, handlers, module.__dict__)
+    names: dict[str, Handler] = {}
+    for handler in handlers:
+        if names.setdefault(handler.name, handler) is not handler:
+            findings.append(
+                Finding(str(file), handler.line, f"{handler.name}: defined twice in this file", "rename one")
+            )
+    if findings:
+        raise HandlerError(*findings)
+    return handlers
+
+
+def _read(file: Path) -> str:
+    data = file.read_bytes()
+    if len(data) > MAX_SOURCE:
+        raise HandlerError(
+            Finding(str(file), 0, f"the file has {len(data)} bytes", f"a handler file has {MAX_SOURCE} at most")
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise HandlerError(Finding(str(file), 0, f"not UTF-8: {error}", "save the file as UTF-8")) from error
+
+
+def _module_name(version: str) -> str:
+    return f"edgefn_module_{version}"
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: another process may read it at any moment."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def import_module(path: Path) -> ModuleType:
+    """Imports a generated module under its own unique name, compiling it where the cache does not have it."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module
+
+
+def _self_test(module: ModuleType, handlers: list[Handler]) -> None:
+    """Calls every loop once over nothing: what cannot even start must not reach the engine."""
+    import numpy as np
+
+    from edgefn.engine import compiled
+    from edgefn.engine.codegen import PREFIX
+
+    loops = getattr(module, f"{PREFIX}LOOPS")
+    i32, i64, counts = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(3, np.int64)
+    columns = np.zeros((1, 0))
+    for handler in handlers:
+        if handler.function is None:
+            continue
+        loop, dtype, _ = loops[handler.name]
+        state = compiled.no_state() if dtype is None else np.zeros(1, dtype)
+        if handler.kind == "aggregate":
+            loop(0, i64, i64, i32, i64, i64, columns, state, columns, np.zeros(0, np.uint8), counts)
+            continue
+        outputs: tuple[Any, ...] = {
+            "filter": (i32,),
+            "transform": (columns, i32),
+            "anomaly": (np.zeros(0),),
+        }[handler.kind]
+        loop(0, i32, i64, i32, i64, columns, i64, 0, state, *outputs, counts)
+
+
+def main(arguments: list[str]) -> int:
+    cache, file = Path(arguments[1]), Path(arguments[2])
+    # What the author's file prints must not get between the manifest and its reader.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    os.nice(5)
+    manifest = cached(file, cache) or load(file, cache)
+    out.write(msgspec.json.encode(manifest))
+    out.close()
+    return 0 if manifest.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,85 @@
+"""What the loader found in a handler file, as plain data: it goes from the loader to the gateway and on to the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from edgefn.api import Field, Handler, Kind, Options
+from edgefn.errors import Finding
+from edgefn.topics import Pattern
+from edgefn.windows import Window
+
+
+class HandlerManifest(msgspec.Struct, frozen=True):
+    """One handler: what it listens to, what it takes and what it puts out."""
+
+    name: str
+    kind: Kind
+    pattern: str | None  # a topic pattern, or
+    parent: str | None  # the name of the handler that it builds on
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+    options: Options
+    line: int
+    window: Window | None = None
+    threshold: float = 0.0
+    clear: float = 0.0
+    stats: tuple[str, ...] = ()
+    doc: str = ""
+
+    @classmethod
+    def of(cls, handler: Handler) -> HandlerManifest:
+        source = handler.source
+        doc = (handler.function.__doc__ or "") if handler.function else ""
+        return cls(
+            name=handler.name,
+            kind=handler.kind,
+            pattern=source.text if isinstance(source, Pattern) else None,
+            parent=source if isinstance(source, str) else None,
+            inputs=handler.inputs,
+            outputs=handler.outputs,
+            options=handler.options,
+            line=handler.line,
+            window=handler.window,
+            threshold=handler.threshold,
+            clear=handler.clear,
+            stats=handler.parameters if handler.kind == "summarize" else (),
+            doc=doc.strip().split("\n")[0],
+        )
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """One file: either the module made of it and its handlers, or what is wrong with it."""
+
+    file: str
+    version: str = ""
+    module: str = ""
+    handlers: tuple[HandlerManifest, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    traceback: str = ""
+    seconds: float = 0.0  # what compiling took; 0 where the cache had it
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+
+def duplicates(manifests: Sequence[Manifest]) -> list[Finding]:
+    """Handlers of one name in several files: a name is a topic, so the second one is refused."""
+    seen: dict[str, Manifest] = {}
+    findings = []
+    for manifest in manifests:
+        for handler in manifest.handlers:
+            first = seen.setdefault(handler.name, manifest)
+            if first is not manifest:
+                findings.append(
+                    Finding(
+                        manifest.file,
+                        handler.line,
+                        f"{handler.name}: a handler of this name is already defined in {first.file}",
+                        'rename one of them, or write name="…" in its decorator',
+                    )
+                )
+    return findings

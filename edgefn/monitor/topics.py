@@ -1,0 +1,54 @@
+"""The topics of one gateway: the only place that spells them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgefn.topics import level
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Below edgefn/<gateway>/; names and keys are made fit for a topic."""
+
+    gateway: str
+
+    @property
+    def root(self) -> str:
+        return f"edgefn/{self.gateway}"
+
+    @property
+    def status(self) -> str:
+        return f"{self.root}/status"
+
+    @property
+    def info(self) -> str:
+        return f"{self.root}/info"
+
+    @property
+    def metrics(self) -> str:
+        return f"{self.root}/metrics"
+
+    @property
+    def log(self) -> str:
+        return f"{self.root}/log"
+
+    def handler(self, name: str) -> str:
+        return f"{self.root}/handler/{level(name)}"
+
+    def driver(self, name: str) -> str:
+        return f"{self.root}/driver/{level(name)}"
+
+    def summary(self, handler: str, key: str) -> str:
+        return f"{self.root}/summary/{level(handler)}/{_levels(key)}"
+
+    def alert(self, handler: str, key: str) -> str:
+        return f"{self.root}/alert/{level(handler)}/{_levels(key)}"
+
+    def command(self, verb: str) -> str:
+        return f"{self.root}/cmd/{verb}"
+
+
+def _levels(key: str) -> str:
+    """A key keeps its levels: a topic or several captures."""
+    return "/".join(level(part) for part in key.split("/"))

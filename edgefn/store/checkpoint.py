@@ -1,0 +1,63 @@
+"""The saved state of handlers and windows: per owner one snapshot and the deltas since, in order.
+
+All functions run in SQLite's thread; those that change something, inside a transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterable, Sequence
+
+from edgefn.errors import StoreError
+from edgefn.store.ledger import Ledger
+from edgefn.store.records import CheckpointPart
+
+
+def _crc(owner: str, n: int, data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(f"{owner}\0{n}".encode()))
+
+
+def write(db: sqlite3.Connection, ledger: Ledger, parts: Sequence[CheckpointPart]) -> None:
+    """Appends deltas; a snapshot takes the place of all that its owner had, a drop leaves nothing."""
+    for part in parts:
+        if part.kind not in ("snapshot", "delta", "drop"):
+            raise StoreError(f"checkpoint of {part.owner!r}: unknown kind {part.kind!r}; use snapshot, delta or drop")
+        known = ledger.parts.setdefault(part.owner, [])
+        if part.kind != "delta":
+            _delete(db, known)
+            known.clear()
+        if part.kind == "drop":
+            del ledger.parts[part.owner]
+            continue
+        data, n, id_ = bytes(part.data), len(known), ledger.next_part
+        ledger.next_part += 1
+        known.append(id_)
+        row = (id_, part.owner, n, _crc(part.owner, n, data), data)
+        db.execute("INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?)", row)
+
+
+def load(db: sqlite3.Connection) -> tuple[dict[str, list[bytes]], set[str]]:
+    """The parts of each owner in order, and the owners of which a part is damaged or missing.
+
+    The part number is under the checksum, so a part that turned up under another owner's name is seen on both sides;
+    without it an owner would silently miss one change.
+    """
+    good: dict[str, list[bytes]] = {}
+    damaged: set[str] = set()
+    for owner, n, crc, data in db.execute("SELECT owner, n, crc, data FROM checkpoint ORDER BY id"):
+        parts = good.setdefault(owner, [])
+        if n == len(parts) and isinstance(data, bytes) and _crc(owner, n, data) == crc:
+            parts.append(data)
+        else:
+            damaged.add(owner)
+    return {owner: parts for owner, parts in good.items() if owner not in damaged}, damaged
+
+
+def drop(db: sqlite3.Connection, ledger: Ledger, owners: Iterable[str]) -> None:
+    for owner in owners:
+        _delete(db, ledger.parts.pop(owner, []))
+
+
+def _delete(db: sqlite3.Connection, ids: Iterable[int]) -> None:
+    db.executemany("DELETE FROM checkpoint WHERE id = ?", [(id_,) for id_ in ids])

@@ -1,0 +1,130 @@
+"""The counts that every transaction changes, held in memory beside the table they are saved to.
+
+Counting rows would cost time that grows with the backlog. Only SQLite's thread touches a ledger. After a rolled back
+transaction it is read again from the file, so it never says what the file does not.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from edgefn.errors import ConfigError
+
+MAX_UPLINKS = 32  # bits of item.pending
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    id: int
+    epoch: str
+    name: str
+    next_seq: int = 1
+    gone: int = 0  # given to every uplink, or dropped
+    priority: int = 1
+
+    @property
+    def stored(self) -> int:
+        return self.next_seq - 1 - self.gone
+
+
+@dataclass(slots=True, eq=False)
+class UplinkAccount:
+    id: int  # from 1
+    name: str
+    retired: bool = False
+    rows: int = 0
+    bytes: int = 0
+
+    @property
+    def bit(self) -> int:
+        return 1 << (self.id - 1)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Streams, uplinks and totals. `load` before use, `save` in the transaction that changed something."""
+
+    epoch: str = ""
+    streams: dict[str, Stream] = field(default_factory=dict)  # of this epoch, by name
+    by_id: dict[int, Stream] = field(default_factory=dict)  # of every epoch
+    uplinks: list[UplinkAccount] = field(default_factory=list)
+    parts: dict[str, list[int]] = field(default_factory=dict)  # owner → ids of its checkpoint parts
+    bytes: int = 0
+    next_item: int = 1
+    next_part: int = 1
+    # Up to this id nothing waits for that uplink in that priority. Holds across rollbacks: ids only grow.
+    heads: dict[tuple[int, int], int] = field(default_factory=dict)
+    dropped: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    stale: bool = True
+    touched: set[Stream] = field(default_factory=set)
+    changed: bool = False  # the rows or bytes of an uplink
+
+    def load(self, db: sqlite3.Connection) -> None:
+        self.touched.clear()
+        self.dropped.clear()
+        self.changed = False
+        self.epoch = db.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
+        accounts = {row[0]: row[1:] for row in db.execute("SELECT * FROM account")}
+        self.by_id = {}
+        for id_, epoch, name in db.execute("SELECT id, epoch, name FROM stream"):
+            next_seq, gone, priority, _, _ = accounts.get(id_, (1, 0, 1, None, None))
+            self.by_id[id_] = Stream(id_, epoch, name, next_seq, gone, priority)
+        self.streams = {stream.name: stream for stream in self.by_id.values() if stream.epoch == self.epoch}
+        self.uplinks = []
+        for id_, name, retired in db.execute("SELECT id, name, retired FROM uplink ORDER BY id"):
+            rows, size = accounts.get(-id_, (None, None, None, 0, 0))[3:]
+            self.uplinks.append(UplinkAccount(id_, name, bool(retired), rows, size))
+        self.bytes = accounts.get(0, (None, None, None, 0, 0))[4]
+        self.parts = {}
+        for id_, owner in db.execute("SELECT id, owner FROM checkpoint ORDER BY id"):
+            self.parts.setdefault(owner, []).append(id_)
+        # Never lower than before: a handle to a row that a rolled back transaction gave out must not name another row.
+        for priority in range(3):
+            last = db.execute(f"SELECT max(id) FROM item_{priority}").fetchone()[0] or 0
+            self.next_item = max(self.next_item, (last >> 2) + 1)
+        last = db.execute("SELECT max(id) FROM checkpoint").fetchone()[0] or 0
+        self.next_part = max(self.next_part, last + 1)
+        self.stale = False
+
+    def save(self, db: sqlite3.Connection) -> None:
+        """Writes what changed: one page where streams are few."""
+        rows: list[tuple[int, int | None, int | None, int | None, int | None, int | None]] = [
+            (stream.id, stream.next_seq, stream.gone, stream.priority, None, None) for stream in self.touched
+        ]
+        if self.changed:
+            rows += [(-uplink.id, None, None, None, uplink.rows, uplink.bytes) for uplink in self.uplinks]
+            rows.append((0, None, None, None, None, self.bytes))
+        db.executemany("REPLACE INTO account VALUES (?, ?, ?, ?, ?, ?)", rows)
+        db.executemany(
+            "INSERT INTO dropped VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (stream, uplink, reason) DO UPDATE SET n = n + excluded.n",
+            [(*what, n) for what, n in sorted(self.dropped.items())],
+        )
+        self.touched.clear()
+        self.changed = False
+
+    def stream(self, db: sqlite3.Connection, name: str) -> Stream:
+        """The stream of that name in this epoch, begun if there is none."""
+        if (known := self.streams.get(name)) is not None:
+            return known
+        cursor = db.execute("INSERT INTO stream (epoch, name) VALUES (?, ?)", (self.epoch, name))
+        assert cursor.lastrowid is not None
+        stream = Stream(cursor.lastrowid, self.epoch, name)
+        self.streams[name] = self.by_id[stream.id] = stream
+        return stream
+
+    def uplink(self, name: str) -> UplinkAccount:
+        for uplink in self.uplinks:
+            if uplink.name == name and not uplink.retired:
+                return uplink
+        names = ", ".join(repr(uplink.name) for uplink in self.uplinks if not uplink.retired) or "none"
+        raise ConfigError(f"uplink {name!r} is not registered with the store (known: {names}); name it in use_uplinks")
+
+    def mask(self, names: Iterable[str] | None) -> int:
+        """The bits of the uplinks that must have an item."""
+        if names is None:
+            return sum(uplink.bit for uplink in self.uplinks if not uplink.retired)
+        return sum(self.uplink(name).bit for name in set(names))

@@ -1,0 +1,95 @@
+"""What goes into the store and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+LOW, NORMAL, HIGH = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """Something that must reach the cloud. Times are nanoseconds since the epoch.
+
+    Items of one stream arrive in the order of their commits, so a stream has one priority at a time: a new one takes
+    effect once the stream has nothing left in the store. `uplinks` names those that must have the item; None: all.
+    """
+
+    stream: str  # `<kind>/<handler>` or longer, without wildcards
+    payload: bytes
+    ts: int
+    priority: int = NORMAL
+    expires: int | None = None
+    uplinks: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A stored item. `id` is a handle that is good while this store is open; `key` names the item for ever."""
+
+    id: int
+    stream: str
+    seq: int  # 1, 2, 3 … in its stream and epoch
+    ts: int
+    priority: int
+    payload: bytes
+    key: str  # <gateway>/<epoch>/<stream>/<seq>
+
+    @property
+    def gateway(self) -> str:
+        return self.key.split("/", 1)[0]
+
+    @property
+    def epoch(self) -> str:
+        return self.key.split("/", 2)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPart:
+    """State of one owner (a handler): a snapshot replaces what came before, a delta follows it, a drop ends it."""
+
+    owner: str
+    kind: Literal["snapshot", "delta", "drop"]
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What becomes durable together or not at all."""
+
+    items: Sequence[NewItem] = ()
+    checkpoint: Sequence[CheckpointPart] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """How many items of a stream were given up, and why. `uplink` is empty where no uplink will get them."""
+
+    epoch: str
+    stream: str
+    uplink: str
+    reason: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What waits for one uplink: rows, bytes of payload, and the age of the oldest in seconds (None: nothing waits)."""
+
+    rows: int
+    bytes: int
+    oldest_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReport:
+    """What was found when the store was opened."""
+
+    fresh: bool = False  # a new file with a new epoch
+    clean: bool = True  # it was closed properly the last time
+    set_aside: Path | None = None  # where the damaged file of before is now
+    lost: int = 0  # items that were stored once and are neither there nor accounted for
+    torn: bool = False  # the end of the write-ahead log is unreadable; a new epoch has begun

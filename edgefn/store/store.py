@@ -1,0 +1,233 @@
+"""The store of a gateway as the rest of edgefn sees it: commit, read, acknowledge, checkpoint, count."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from edgefn.clock import Clock
+from edgefn.errors import ConfigError, StoreError
+from edgefn.metrics import Metrics
+from edgefn.store import checkpoint, outbox, reading
+from edgefn.store.database import Database
+from edgefn.store.files import Lock
+from edgefn.store.ledger import MAX_UPLINKS, Ledger, UplinkAccount
+from edgefn.store.opening import open_database
+from edgefn.store.records import Commit, Drop, Item, OpenReport, Stats
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 256 << 20
+
+
+def open_store(
+    path: Path | str,
+    *,
+    gateway: str,
+    clock: Clock,
+    metrics: Metrics,
+    max_bytes: int = MAX_BYTES,
+    uplinks: Sequence[str] | None = None,
+) -> Store:
+    """The store at `path`: `async with open_store(…) as store`. `max_bytes` bounds the payloads in the outbox.
+
+    `uplinks` names all that there are, as `Store.use_uplinks` does; None leaves them as they were. Entering raises
+    StoreError where the file is in use, belongs to something else, is too new, or its folder cannot be written. A
+    damaged file is set aside and a fresh one begun: see `Store.report`.
+    """
+    if not re.fullmatch(r"[a-z0-9-]+", gateway):
+        raise ConfigError(f"gateway id {gateway!r}: only a-z, 0-9 and - are allowed")
+    if max_bytes <= 0:
+        raise ConfigError(f"max_bytes {max_bytes}: the outbox needs a size above 0")
+    return Store(Path(path), gateway, clock, metrics, max_bytes, uplinks)
+
+
+class Store:
+    """One file, one connection, one writer. All methods are called from one event loop, by any number of tasks.
+
+    Every method raises StoreError where the disk fails; what it should have changed is then unchanged, and the same
+    call may be made again.
+    """
+
+    report: OpenReport
+
+    def __init__(
+        self, path: Path, gateway: str, clock: Clock, metrics: Metrics, max_bytes: int, uplinks: Sequence[str] | None
+    ) -> None:
+        self.path = path
+        self.gateway = gateway
+        self._clock = clock
+        self._metrics = metrics
+        self._max_bytes = max_bytes
+        self._uplinks = uplinks
+        self._ledger = Ledger()
+        self._lock = Lock(path)
+        self._database = Database(path, self._ledger, metrics, self._connect)
+
+    def _connect(self) -> sqlite3.Connection:
+        db, self.report = open_database(self.path, self._ledger, self._clock.now())
+        return db
+
+    async def __aenter__(self) -> Store:
+        self._lock.acquire()
+        try:
+            await self._database.open()
+            if self.report.lost:
+                self._metrics.count("outbox.dropped", self.report.lost, reason="lost")
+            if self.report.set_aside:
+                self._metrics.count("store.set_aside")
+            if self._uplinks is not None:
+                await self.use_uplinks(self._uplinks)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Finishes what waits and closes the file. Calling it again does nothing."""
+        try:
+            await self._database.close(_mark_clean)
+        finally:
+            self._lock.release()
+
+    @property
+    def epoch(self) -> str:
+        """Part of every key; a fresh store has a new one, and so has one whose newest commits were unreadable."""
+        return self._ledger.epoch
+
+    async def commit(self, commit: Commit) -> list[Item]:
+        """Makes items and checkpoint durable in one transaction; returns the items with their sequence numbers.
+
+        Where the outbox is full, the oldest items of the lowest priority make room; that may be the new ones.
+        """
+
+        def work(db: sqlite3.Connection, ledger: Ledger) -> list[Item]:
+            items = outbox.insert(db, ledger, commit.items, self.gateway)
+            outbox.make_room(db, ledger, self._max_bytes, self._clock.now())
+            checkpoint.write(db, ledger, commit.checkpoint)
+            return items
+
+        return await self._database.transact(work, len(commit.items) + len(commit.checkpoint))
+
+    async def read(
+        self, uplink: str, limit: int, *, max_bytes: int = 1 << 20, oldest_first: bool = False
+    ) -> list[Item]:
+        """What waits for an uplink, at most `limit` items and `max_bytes` of payload (but one at least).
+
+        Ordered by priority and then age, or by age alone; in either order the items of one stream ascend. Reading again
+        before `acknowledge` gives the same items. Expired and damaged ones are dropped on the way.
+        """
+        while True:
+            wanted = reading.Wanted(uplink, limit, max_bytes, oldest_first, self.gateway, self._clock.now())
+            found = await self._database.read(lambda db, ledger, wanted=wanted: reading.scan(db, ledger, wanted))  # type: ignore[misc]
+            if unfit := found.unfit:
+                if damaged := sum(reason == "damaged" for reason in unfit.values()):
+                    log.error("%s: %d damaged rows of the outbox are dropped", self.path, damaged)
+                await self._database.transact(
+                    lambda db, ledger, unfit=unfit: outbox.drop(db, ledger, unfit),  # type: ignore[misc]
+                    len(unfit),
+                )
+            if found.items or not found.more:
+                return found.items
+
+    async def acknowledge(self, uplink: str, ids: Iterable[int], *, refused: Mapping[int, str] | None = None) -> None:
+        """The uplink has the items `ids`, except those in `refused` (id → reason), which count as dropped for it.
+
+        An item leaves the store when every uplink that must have it has acknowledged it. Unknown ids do no harm. With
+        `patience` (seconds) this waits for the next commit to go along with, which halves what is written to the card.
+        """
+        some, why = list(ids), dict(refused or {})
+        await self._database.transact(
+            lambda db, ledger: outbox.acknowledge(db, ledger, uplink, some, why),
+            len(some) + len(why),
+            patience=patience,
+        )
+
+    async def stats(self, uplink: str) -> Stats:
+        """What waits for an uplink. The cost does not depend on how much."""
+        return await self._database.read(lambda db, ledger: reading.stats(db, ledger, uplink, self._clock.now()))
+
+    async def drops(self) -> list[Drop]:
+        """All items given up since the store began, by stream and reason: the gaps in the sequence numbers."""
+
+        def work(db: sqlite3.Connection, _: Ledger) -> list[Drop]:
+            rows = db.execute(
+                "SELECT coalesce(epoch, ''), coalesce(name, ''), uplink, reason, n "
+                "FROM dropped LEFT JOIN stream ON stream.id = dropped.stream ORDER BY 1, 2, 3, 4"
+            )
+            return [Drop(*row) for row in rows]
+
+        return await self._database.read(work)
+
+    async def load_checkpoint(self) -> dict[str, list[bytes]]:
+        """The parts of each owner: the snapshot, then its deltas in order. An owner with a damaged part is dropped."""
+        good, damaged = await self._database.read(lambda db, _: checkpoint.load(db))
+        if damaged:
+            log.error("%s: the saved state of %s is damaged and dropped", self.path, ", ".join(sorted(damaged)))
+            self._metrics.count("checkpoint.damaged", len(damaged))
+            await self._database.transact(lambda db, ledger: checkpoint.drop(db, ledger, damaged))
+        return good
+
+    async def use_uplinks(self, names: Sequence[str]) -> None:
+        """Names all uplinks there are. A new one gets items from now on; one that is no longer named holds nothing.
+
+        Rows that only a removed uplink still wanted are dropped (`uplink_removed`), a thousand a transaction. After a
+        crash in between, the next call goes on.
+        """
+
+        def register(db: sqlite3.Connection, ledger: Ledger) -> None:
+            for uplink in ledger.uplinks:
+                if uplink.name not in names:
+                    uplink.retired = True
+                    db.execute("UPDATE uplink SET retired = 1 WHERE id = ?", (uplink.id,))
+            known = {uplink.name for uplink in ledger.uplinks if not uplink.retired}
+            free = sorted(set(range(1, MAX_UPLINKS + 1)) - {uplink.id for uplink in ledger.uplinks})
+            new = [name for name in dict.fromkeys(names) if name not in known]
+            if len(new) > len(free):
+                raise ConfigError(f"uplinks {', '.join(new)}: a store serves {MAX_UPLINKS} at most")
+            for name, id_ in zip(new, free, strict=False):
+                db.execute("INSERT INTO uplink VALUES (?, ?, 0)", (id_, name))
+                ledger.uplinks.append(UplinkAccount(id_, name))
+                ledger.changed = True
+                # Bits are used again: what waits for the new holder of one lies above all rows of the old.
+                ledger.heads.update({(id_, priority): (ledger.next_item << 2) - 1 for priority in range(3)})
+
+        await self._database.transact(register)
+        retired = await self._database.read(lambda _, ledger: [one for one in ledger.uplinks if one.retired])
+        for uplink in retired:
+            await self._retire(uplink)
+
+    async def _retire(self, uplink: UplinkAccount) -> None:
+        for priority in range(3):
+            after: int | None = 0
+            while after is not None:
+                start = after
+                after = await self._database.transact(
+                    lambda db, ledger, priority=priority, start=start: outbox.retire(  # type: ignore[misc]
+                        db, ledger, uplink.id, priority, start
+                    ),
+                    1000,
+                )
+
+        def forget(db: sqlite3.Connection, ledger: Ledger) -> None:
+            ledger.uplinks = [one for one in ledger.uplinks if one.id != uplink.id]
+            db.execute("DELETE FROM uplink WHERE id = ?", (uplink.id,))
+            db.execute("DELETE FROM account WHERE id = ?", (-uplink.id,))
+
+        await self._database.transact(forget)
+
+
+def _mark_clean(db: sqlite3.Connection) -> None:
+    db.execute("REPLACE INTO meta VALUES ('clean', '1')")
+
+
+__all__ = ["Commit", "Store", "StoreError", "open_store"]

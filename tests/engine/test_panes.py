@@ -1,0 +1,170 @@
+"""The window store gives what the plain reference gives, whatever the order, the gaps and the batching."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgefn.engine.columns import Table
+from edgefn.engine.panes import Panes, Segments
+from edgefn.windows import Window, count, hopping, tumbling
+from tests.engine.reference import Closed, ReferenceWindows
+
+IDX = np.array([0], dtype=np.int64)
+
+windows = st.one_of(
+    st.builds(count, st.integers(1, 40)),
+    st.builds(lambda n, step: Window("count", n, min(step, n)), st.integers(1, 40), st.integers(1, 10)),
+    st.builds(
+        lambda size, step, lateness, idle: Window("time", size, min(size, step), lateness, idle),
+        st.integers(1, 50),
+        st.integers(1, 50),
+        st.integers(0, 30),
+        st.integers(1, 40),
+    ),
+)
+# Each step is an event (key, time, arrival) or lets time pass; times jump, repeat and run backwards.
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.integers(0, 3), st.integers(-100, 300)),
+        st.tuples(st.integers(0, 3), st.sampled_from([10**18, -(10**15)])),
+        st.integers(1, 80),
+    ),
+    max_size=120,
+)
+
+
+def rows(segments: Segments) -> list[Closed]:
+    return [
+        (int(segments.key[i]), int(segments.end[i]), tuple(segments.columns[0, a : a + segments.length[i]]))
+        for i in range(segments.n)
+        for a in [int(segments.offset[i])]
+    ]
+
+
+class Store:
+    """Feeds the compiled store one event at a time, or many together."""
+
+    def __init__(self, window: Window) -> None:
+        self.panes = Panes(window, 1)
+        self.panes.grow_keys(4)
+        self.table = Table(["x"], 8)
+
+    def add(self, key: int, ts: int, value: float) -> None:
+        table = self.table
+        table.reserve(1)
+        table.ts[table.n], table.key[table.n], table.present[table.n] = ts, key, 1
+        table.columns[0, table.n] = value
+        table.n += 1
+
+    def flush(self, now: int) -> list[Closed]:
+        return [row for segments in self.panes.insert(self.table.take(), IDX, 1, now) for row in rows(segments)]
+
+    def tick(self, now: int) -> list[Closed]:
+        return [row for segments in self.panes.tick(now) for row in rows(segments)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(windows, steps, st.integers(1, 30))
+def test_compiled_windows_equal_the_plain_reference(window: Window, steps: list, batch: int) -> None:
+    reference, store = ReferenceWindows(window), Store(window)
+    now, expected, got, pending = 0, [], [], 0
+    for number, step in enumerate(steps):
+        if isinstance(step, int):
+            got += store.flush(now)
+            pending = 0
+            now += step
+            expected += reference.tick(now)
+            got += store.tick(now)
+        else:
+            expected += reference.insert(*step, float(number), now)
+            store.add(*step, float(number))
+            pending += 1
+            if pending >= batch:
+                got += store.flush(now)
+                pending = 0
+    got += store.flush(now)
+    # A batch closes key by key, so the order between keys is free; within a key it is that of time.
+    for key in range(4):
+        assert [row for row in got if row[0] == key] == [row for row in expected if row[0] == key]
+    assert store.panes.late == reference.late
+
+
+def test_a_silent_key_closes_by_the_clock_and_not_before() -> None:
+    store = Store(tumbling(10, idle=2))
+    store.add(0, 15_000_000_000, 1.0)
+    assert store.flush(0) == []
+    assert store.panes.next_due() == 7_000_000_000  # 5 s are left of the window, and 2 s of silence come on top
+    assert store.tick(6_999_999_999) == []
+    assert store.tick(7_000_000_000) == [(0, 20_000_000_000, (1.0,))]
+    assert store.panes.next_due() is None
+
+
+def test_blocks_are_used_again() -> None:
+    store = Store(count(100))
+    for _ in range(50):
+        for i in range(100):
+            store.add(0, i, float(i))
+        assert len(store.flush(0)) == 1
+    assert store.panes.samples == 0
+    assert store.panes._nexts.size <= 256
+
+
+def test_a_full_store_gives_up_rows_and_counts_them() -> None:
+    panes = Panes(tumbling("1h"), 1, max_samples=64)
+    panes.grow_keys(1)
+    table = Table(["x"], 200)
+    table.present[:100], table.n = 1, 100
+    assert list(panes.insert(table.take(), IDX, 1, 0)) == []
+    assert panes.samples + panes.full == 100
+    assert panes.full > 0
+
+
+@pytest.mark.parametrize("size", [(0,), ("-1s",), ("",), ("5 parsecs",), (float("nan"),)])
+def test_windows_of_no_length_are_refused(size: tuple) -> None:
+    with pytest.raises(ValueError):
+        tumbling(*size)
+
+
+def test_hopping_windows_share_their_samples() -> None:
+    store = Store(hopping(3e-9, 1e-9))
+    for t in range(6):
+        store.add(0, t, float(t))
+    assert store.flush(0) == [
+        (0, 1, (0.0,)),
+        (0, 2, (0.0, 1.0)),
+        (0, 3, (0.0, 1.0, 2.0)),
+        (0, 4, (1.0, 2.0, 3.0)),
+        (0, 5, (2.0, 3.0, 4.0)),
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(windows, steps, st.lists(st.sampled_from(["run", "save", "restart"]), max_size=120))
+def test_windows_go_on_after_a_restart(window: Window, steps: list, actions: list[str]) -> None:
+    """Restarting from snapshot and increments is as if nothing had happened, when each part is saved with what it put out."""
+    reference, store = ReferenceWindows(window), Store(window)
+    saved, now, expected, got = [], 0, [], []
+    for number, step in enumerate(steps):
+        if isinstance(step, int):
+            now += step
+            expected += reference.tick(now)
+            got += store.tick(now)
+        else:
+            expected += reference.insert(*step, float(number), now)
+            store.add(*step, float(number))
+            got += store.flush(now)
+        action = actions[number] if number < len(actions) else "run"
+        if action != "run":
+            part = store.panes.checkpoint(everything=number % 7 == 0)
+            if part is not None:
+                saved = [part] if number % 7 == 0 else [*saved, part]
+        if action == "restart":
+            store = Store(window)
+            store.panes.restore(saved, now)
+            for state in reference.keys.values():
+                state.seen = now
+    for key in range(4):
+        assert [row for row in got if row[0] == key] == [row for row in expected if row[0] == key]

@@ -1,0 +1,418 @@
+"""The outbox empties into a sink: in order, deleted only after acknowledgement, whatever the sink does."""
+
+# ruff: noqa: ASYNC110
+# A test has nothing else to do meanwhile.
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgefn.bus import BrokerAddress, Bus
+from edgefn.errors import AccessError, StoreError
+from edgefn.metrics import Metrics
+from edgefn.sinks import load_sink
+from edgefn.store import Commit, Item, Store
+from edgefn.uplink import Uplink, UplinkOptions
+from tests.broker import make_broker
+from tests.sinks.helpers import FakeSink
+from tests.store.helpers import TurnedClock, a_store, item
+
+
+class Consumer:
+    """What a cloud does with at-least-once delivery: counts each key once, and sees whether a stream ever skips."""
+
+    def __init__(self) -> None:
+        self.next: dict[tuple[str, str], int] = {}
+        self.counted = 0
+        self.repeated = 0
+
+    def take(self, message: dict[str, Any]) -> None:
+        stream, seq = (message["epoch"], message["stream"]), message["seq"]
+        expected = self.next.get(stream, 1)
+        if seq < expected:
+            self.repeated += 1
+            return
+        assert seq == expected, f"{stream}: {seq} came before {expected}"
+        self.next[stream] = seq + 1
+        self.counted += 1
+
+
+class Sleeps:
+    """The waiting of an uplink: the test sees how long it wants to, and lets it go on."""
+
+    def __init__(self) -> None:
+        self._asked: asyncio.Queue[tuple[float, asyncio.Event]] = asyncio.Queue()
+
+    async def __call__(self, seconds: float) -> None:
+        done = asyncio.Event()
+        self._asked.put_nowait((seconds, done))
+        await done.wait()
+
+    async def next(self) -> float:
+        async with asyncio.timeout(10):
+            seconds, done = await self._asked.get()
+        done.set()
+        return seconds
+
+
+@dataclass
+class Bench:
+    store: Store
+    sink: FakeSink
+    uplink: Uplink
+    sleeps: Sleeps
+    metrics: Metrics
+    clock: TurnedClock
+
+    async def commit(self, *streams: str, priority: int = 1) -> list[Item]:
+        stored = await self.store.commit(Commit([item(stream, priority=priority) for stream in streams]))
+        self.uplink.kick()
+        return stored
+
+    async def empty(self) -> None:
+        async with asyncio.timeout(10):
+            while (await self.store.stats("cloud")).rows:
+                await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def bench(path: Path, **options: Any) -> AsyncIterator[Bench]:
+    clock, metrics, sink, sleeps = TurnedClock(), Metrics(), FakeSink(), Sleeps()
+    options = {"batch_age_ms": 0, "patience_s": 0, **options}
+    async with a_store(path, clock=clock, metrics=metrics) as store:
+        uplink = Uplink(
+            "cloud",
+            store,
+            sink,
+            clock=clock,
+            metrics=metrics,
+            options=UplinkOptions(**options),
+            sleep=sleeps,
+            uniform=lambda _, ceiling: ceiling,
+        )
+        yield Bench(store, sink, uplink, sleeps, metrics, clock)
+
+
+@contextlib.asynccontextmanager
+async def running(path: Path, **options: Any) -> AsyncIterator[Bench]:
+    async with bench(path, **options) as one:
+        task = asyncio.create_task(one.uplink.run())
+        yield one
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+async def test_what_is_committed_arrives_and_leaves_the_store(path: Path) -> None:
+    async with running(path) as one:
+        await one.commit("a", "b", "a")
+        await one.empty()
+        assert [(message["stream"], message["seq"]) for message in one.sink.received] == [("a", 1), ("b", 1), ("a", 2)]
+        state = await one.uplink.state()
+        assert (state["state"], state["sent"], state["rows"], state["last_error"]) == ("connected", 3, 0, "")
+        assert one.metrics.counters["uplink.cloud.sent"] == 3
+    assert one.sink.closed
+
+
+async def test_while_idle_it_does_nothing_at_all(path: Path) -> None:
+    async with running(path) as one:
+        await one.commit("a")
+        await one.empty()
+        reads = 0
+        read = one.store.read
+
+        async def counting(*args: Any, **options: Any) -> list[Item]:
+            nonlocal reads
+            reads += 1
+            return await read(*args, **options)
+
+        one.store.read = counting  # type: ignore[method-assign]
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert reads <= 1  # the one that found nothing
+        assert one.sleeps._asked.empty()
+
+
+async def test_a_few_items_wait_a_little_for_others(path: Path) -> None:
+    async with running(path, batch_age_ms=200) as one:
+        await one.commit("a")
+        assert one.sink.received == []
+        await one.commit("a")
+        assert await one.sleeps.next() == 0.2
+        await one.empty()
+        assert len(one.sink.received) == 2
+
+
+async def test_back_off_doubles_up_to_the_cap_and_starts_again_after_success(path: Path) -> None:
+    async with running(path) as one:
+        one.sink.lose_connection()
+        await one.commit("a")
+        assert [await one.sleeps.next() for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+        state = await one.uplink.state()
+        assert (state["state"], state["rows"]) == ("backoff", 1)
+        assert state["last_error"] == "the fake cloud is unreachable"
+        one.sink.restore_connection()
+        await one.sleeps.next()
+        await one.empty()
+        assert (await one.uplink.state())["last_error"] == ""
+        one.sink.lose_connection()
+        await one.commit("a")
+        assert await one.sleeps.next() == 0.5
+
+
+async def test_the_jitter_is_full(path: Path) -> None:
+    async with bench(path) as one:
+        uplink = Uplink("cloud", one.store, one.sink, clock=one.clock, metrics=one.metrics, sleep=one.sleeps)
+        one.sink.lose_connection()
+        task = asyncio.create_task(uplink.run())
+        waits = [await one.sleeps.next() for _ in range(5)]
+        assert all(0 <= wait <= 0.5 * 2**n for n, wait in enumerate(waits))
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_a_broker_that_connects_and_then_fails_is_not_hurried(path: Path) -> None:
+    async with running(path) as one:
+        for _ in range(3):
+            one.sink.lose_acknowledgement(after=0)
+        await one.commit("a")
+        assert [await one.sleeps.next() for _ in range(3)] == [0.5, 1, 2]
+        await one.empty()
+        assert len(one.sink.received) == 1
+
+
+async def test_an_access_error_is_shown_and_tried_again(path: Path) -> None:
+    async with bench(path) as one:
+
+        async def refused() -> None:
+            raise AccessError("cloud: bad user name or password")
+
+        one.sink.connect = refused  # type: ignore[method-assign]
+        task = asyncio.create_task(one.uplink.run())
+        await one.sleeps.next()
+        assert (await one.uplink.state())["last_error"] == "cloud: bad user name or password"
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_a_bug_in_a_sink_is_logged_and_ends_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(path) as one:
+        send = one.sink.send
+
+        async def broken(items: object) -> None:
+            one.sink.send = send  # type: ignore[method-assign]
+            raise ZeroDivisionError("a bug")
+
+        one.sink.send = broken  # type: ignore[assignment,method-assign]
+        await one.commit("a")
+        await one.sleeps.next()
+        await one.empty()
+        assert one.metrics.counters["uplink.cloud.failed.ZeroDivisionError"] == 1
+        assert "ZeroDivisionError" in caplog.text
+
+
+async def test_refused_items_are_counted_and_hold_nothing_up(path: Path) -> None:
+    async with bench(path) as one:
+        stored = await one.commit("a", "a", "a")
+        one.sink.refuse[stored[1].key] = "too_large"
+        task = asyncio.create_task(one.uplink.run())
+        await one.empty()
+        assert [message["seq"] for message in one.sink.received] == [1, 3]
+        assert [(drop.stream, drop.uplink, drop.reason, drop.n) for drop in await one.store.drops()] == [
+            ("a", "cloud", "refused", 1)
+        ]
+        state = await one.uplink.state()
+        assert (state["sent"], state["refused"]) == (2, 1)
+        assert one.metrics.counters["uplink.cloud.refused.too_large"] == 1
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_paused_it_sends_nothing_and_resumed_everything(path: Path) -> None:
+    async with running(path) as one:
+        await one.commit("a")
+        await one.empty()
+        one.uplink.pause()
+        await one.commit("a", "a")
+        for _ in range(50):
+            await asyncio.sleep(0)
+        state = await one.uplink.state()
+        assert (state["state"], state["rows"]) == ("paused", 2)
+        assert len(one.sink.received) == 1
+        one.uplink.resume()
+        await one.empty()
+        assert [message["seq"] for message in one.sink.received] == [1, 2, 3]
+
+
+async def test_low_priority_is_not_starved_by_a_steady_load_of_high(path: Path) -> None:
+    async with bench(path, batch_size=5) as one:
+        await one.commit(*["low"] * 5, priority=0)
+        await one.commit(*["high"] * 50, priority=2)
+        task = asyncio.create_task(one.uplink.run())
+        await one.empty()
+        order = [message["stream"] for message in one.sink.received]
+        assert order[:15] == ["high"] * 15
+        assert order[15:20] == ["low"] * 5
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_where_the_disk_fails_after_sending_it_is_acknowledged_later_and_not_sent_again(path: Path) -> None:
+    async with running(path) as one:
+        acknowledge = one.store.acknowledge
+
+        async def failing(*args: Any, **options: Any) -> None:
+            one.store.acknowledge = acknowledge  # type: ignore[method-assign]
+            raise StoreError("store.db: the disk is full")
+
+        one.store.acknowledge = failing  # type: ignore[method-assign]
+        await one.commit("a", "a")
+        assert await one.sleeps.next() == 0.5
+        await one.empty()
+        assert [message["seq"] for message in one.sink.received] == [1, 2]
+
+
+async def test_an_acknowledgement_goes_along_with_the_next_commit(path: Path) -> None:
+    async with running(path, patience_s=1000) as one:
+        await one.commit("a")
+        while not one.uplink._owed:
+            await asyncio.sleep(0)
+        assert (await one.store.stats("cloud")).rows == 1
+        await one.commit("a")
+        assert (await one.store.stats("cloud")).rows == 1
+        while len(one.sink.received) < 2:
+            await asyncio.sleep(0)
+    # Stopping does not wait for it, and does not forget it either.
+    async with a_store(path) as store:
+        assert (await store.stats("cloud")).rows == 0
+
+
+async def test_a_damaged_row_does_not_stop_the_uplink(path: Path) -> None:
+    async with bench(path) as one:
+        await one.commit("a", "a", "a")
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE item_1 SET crc = 0 WHERE seq = 1")
+    db.close()
+    async with running(path) as one:
+        one.uplink.kick()
+        await one.empty()
+        assert [message["seq"] for message in one.sink.received] == [2, 3]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+async def test_a_consumer_counts_exactly_over_lost_acknowledgements_and_restarts(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    """Parts of batches arrive without being acknowledged, and the gateway restarts in between."""
+    rng = random.Random(seed)
+    path = tmp_path_factory.mktemp("outbox") / "store.db"
+    consumer = Consumer()
+    committed = 0
+    for _ in range(3):
+        async with bench(path, batch_size=7) as one:
+            for _ in range(rng.randrange(4)):
+                one.sink.lose_acknowledgement(after=rng.randrange(8))
+            for _ in range(rng.randrange(1, 6)):
+                streams = rng.choices("abc", k=rng.randrange(1, 12))
+                for stream in streams:
+                    await one.commit(stream, priority="abc".index(stream))
+                committed += len(streams)
+            task = asyncio.create_task(one.uplink.run())
+            stop = rng.random() < 0.5
+            while (await one.store.stats("cloud")).rows and not (stop and rng.random() < 0.2):
+                if not one.sleeps._asked.empty():
+                    await one.sleeps.next()
+            task.cancel()
+            await asyncio.wait({task})
+        for message in one.sink.received:
+            consumer.take(message)
+    async with running(path) as one:
+        one.uplink.kick()
+        await one.empty()
+    for message in one.sink.received:
+        consumer.take(message)
+    assert consumer.counted == committed
+
+
+class Wire:
+    """A TCP relay in front of a broker, to cut while messages and acknowledgements are under way."""
+
+    def __init__(self, port: int) -> None:
+        self._far = port
+        self._writers: list[asyncio.StreamWriter] = []
+        self.port = 0
+
+    async def __aenter__(self) -> Wire:
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._far)
+        self._writers += [writer, far_writer]
+        await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(4096):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.mark.integration
+async def test_over_mqtt_with_the_wire_cut_again_and_again_nothing_is_lost_and_nothing_skips(path: Path) -> None:
+    consumer = Consumer()
+    with make_broker() as broker:
+        async with (
+            a_store(path) as store,
+            Wire(broker.port) as wire,
+            Bus(BrokerAddress(broker.host, broker.port), client_id="cloud-side") as far,
+            far.subscribe("edgefn/gw-1/#", qos=1, max_queue=100_000) as messages,
+        ):
+            await far.wait_connected(10)
+            await store.commit(Commit([item("ab"[n % 2], n) for n in range(3000)]))
+            sink = load_sink("mqtt", {"host": "127.0.0.1", "port": wire.port, "timeout_s": 5.0}, gateway="gw-1")
+            options = UplinkOptions(batch_size=100, backoff_s=0.01)
+            uplink = Uplink("cloud", store, sink, clock=TurnedClock(), metrics=Metrics(), options=options)
+            sending = asyncio.create_task(uplink.run())
+            cuts = [350, 1230, 2110]
+            async with asyncio.timeout(30):
+                async for message in messages:
+                    consumer.take(json.loads(message.payload))
+                    if cuts and consumer.counted >= cuts[0]:
+                        cuts.pop(0)
+                        wire.cut()
+                    if consumer.counted == 3000:
+                        break
+                while (await store.stats("cloud")).rows:
+                    await asyncio.sleep(0.01)
+            sending.cancel()
+            await asyncio.wait({sending})
+    assert consumer.repeated > 0
