@@ -8,9 +8,9 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -102,9 +102,12 @@ class Config(msgspec.Struct, frozen=True):
             port=broker.port,
             username=broker.username or None,
             password=_password(broker.password_file, self.file),
-            tls=TlsFiles(tls.ca or None, tls.cert or None, tls.key or None) if tls else None,
+            tls=TlsFiles(*(self._beside(path) for path in (tls.ca, tls.cert, tls.key))) if tls else None,
             unix=broker.unix or None,
         )
+
+    def _beside(self, path: str) -> str | None:
+        return str(Path(self.file).resolve().parent / path) if path else None
 
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
@@ -136,7 +139,9 @@ def read(data: Mapping[str, Any], file: str) -> Config:
     """Settings of parsed TOML; `file` is for messages and for relative paths."""
     reader = _Reader(file)
     version = data.get("version", VERSION)
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or version < 1:
+        raise ConfigError(f"{file}: version = {version!r}: the number of a version is expected, such as {VERSION}")
+    if version > VERSION:
         raise ConfigError(
             f"{file}: version = {version!r} is newer than this edgefn, which reads version {VERSION}; "
             "update edgefn, or write the file for this one"
@@ -151,9 +156,22 @@ def read(data: Mapping[str, Any], file: str) -> Config:
             reader.unknown(key, [*_SECTIONS, *_LISTS, "version"])
     reader.finish()
     gateway = values.get("gateway", GatewaySettings())
-    values["gateway"] = _resolve(gateway, Path(file).resolve().parent if file else None, reader)
-    reader.finish()
+    values["gateway"] = _resolve(gateway, Path(file).resolve().parent if file else None)
     return Config(**values, file=file, warnings=tuple(reader.warnings))
+
+
+_MS, _MINUTE = durations.UNITS["ms"], durations.UNITS["m"]
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "gateway.id": (
+        lambda name: re.fullmatch(r"[a-z0-9-]{0,64}", name) is not None,
+        "only a-z, 0-9 and - are allowed, 64 of them at the most",
+    ),
+    "broker.port": (lambda port: 0 < port < 65536, "a port is between 1 and 65535"),
+    "engine.commit_interval": (lambda ns: 10 * _MS <= ns <= 10 * _MINUTE, "between 10ms and 10m is allowed"),
+    "engine.deadline": (lambda ns: ns >= 10 * _MS, "10ms or more is allowed"),
+    "engine.memory": (lambda size: size >= 16 << 20, "16MB or more is allowed"),
+    "monitor.interval": (lambda ns: 100 * _MS <= ns <= 60 * _MINUTE, "between 100ms and 1h is allowed"),
+}
 
 
 class _Reader:
@@ -195,11 +213,11 @@ class _Reader:
             self.errors.append(f"{self.file}: {key}: a list of tables is expected, each written [[{key}]]")
             return ()
         entries = [self.section(f"{key}[{number}]", struct, entry) for number, entry in enumerate(data)]
-        names = [entry.name for entry in entries if entry is not None]
+        names = [entry.name for entry in entries if entry is not None and entry.name is not None]
         for name in sorted({name for name in names if names.count(name) > 1}):
             self.errors.append(f"{self.file}: two [[{key}]] are called {name!r}; give each a name of its own")
         for name in names:
-            if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(name)):
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
                 self.errors.append(f"{self.file}: {key} name {name!r}: letters, digits, - and _ only; it is a topic")
         return tuple(entries)
 
@@ -207,14 +225,12 @@ class _Reader:
         try:
             converted = msgspec.convert(value, kind, dec_hook=_convert)
         except (msgspec.ValidationError, ValueError) as error:
-            self.errors.append(f"{self.file}: {where} = {value!r}: {error}")
+            self.errors.append(f"{self.file}: {where} = {value!r}: {error}{_allowed(kind)}")
             return None
-        if where == "broker.port" and not 0 < value < 65536:
-            self.errors.append(f"{self.file}: {where} = {value!r}: a port is between 1 and 65535")
-        if where == "engine.commit_interval" and not 10_000_000 <= converted <= 600 * durations.UNITS["s"]:
-            self.errors.append(f"{self.file}: {where} = {value!r}: between 10ms and 10m is allowed")
-        if where == "engine.deadline" and not converted >= 10_000_000:
-            self.errors.append(f"{self.file}: {where} = {value!r}: 10ms or more is allowed")
+        if where in _RULES:
+            holds, allowed = _RULES[where]
+            if not holds(converted):
+                self.errors.append(f"{self.file}: {where} = {value!r}: {allowed}")
         return converted
 
     def unknown(self, where: str, known: list[str]) -> None:
@@ -225,6 +241,13 @@ class _Reader:
     def finish(self) -> None:
         if self.errors:
             raise ConfigError("\n".join(self.errors))
+
+
+def _allowed(kind: Any) -> str:
+    """The choices of a Literal, which msgspec's message leaves out."""
+    literals = [kind, *get_args(kind)]
+    choices = [repr(choice) for one in literals if get_origin(one) is Literal for choice in get_args(one)]
+    return f"; allowed are {', '.join(choices)}" if choices else ""
 
 
 def _convert(kind: type, value: Any) -> Any:
@@ -265,11 +288,8 @@ def cache_folder() -> Path:
     return folder
 
 
-def _resolve(gateway: GatewaySettings, folder: Path | None, reader: _Reader) -> GatewaySettings:
+def _resolve(gateway: GatewaySettings, folder: Path | None) -> GatewaySettings:
     """Fills in what is empty and makes paths absolute."""
-    name = gateway.id or gateway_id()
-    if not re.fullmatch(r"[a-z0-9-]{1,64}", name):
-        reader.errors.append(f"{reader.file}: gateway.id = {name!r}: only a-z, 0-9 and - are allowed")
     state = gateway.state or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if not state:
         state = str(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edgefn")
@@ -281,7 +301,7 @@ def _resolve(gateway: GatewaySettings, folder: Path | None, reader: _Reader) -> 
         return str(path) if value or path.is_dir() else ""
 
     return GatewaySettings(
-        id=name,
+        id=gateway.id or gateway_id(),
         state=str((folder or Path.cwd()) / state),
         handlers=place(gateway.handlers, "handlers"),
         drivers=place(gateway.drivers, "hw"),
@@ -292,10 +312,11 @@ def _password(file: str, config: str) -> str | None:
     if not file:
         return None
     # systemd hands credentials over in a folder of their own.
-    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / file
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(credentials) / file if credentials else Path()
     if not path.is_file():
         path = Path(config).resolve().parent / file
     try:
         return path.read_text().rstrip("\n")
     except OSError as error:
-        raise ConfigError(f"{config}: broker.password_file = {file!r} cannot be read: {error}") from error
+        raise ConfigError(f"{config}: broker.password_file = {file!r} cannot be read: {error.strerror}") from error

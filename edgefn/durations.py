@@ -22,7 +22,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|m|h|d|w)")
 
 def parse(value: str | float) -> int:
     """Nanoseconds of `"1m30s"`, or of a number of seconds. Raises ValueError for anything else, and past a century."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"{value!r} is not a duration; write one such as '500ms', '10s', '1m30s' or '7d'")
     if isinstance(value, (int, float)):
         total = value * UNITS["s"]

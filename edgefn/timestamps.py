@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-# By magnitude: each unit owns the years 2001 to 2286, and nothing lies between. A value outside, such as the 1970 of a
+# By magnitude: each unit owns the years 2001 to 2262, where int64 ends, and nothing lies between. A value outside, such as the 1970 of a
 # device without a clock, is told from none of them and is not guessed at.
 _UNITS = ((10**9, 10**10, 10**9), (10**12, 10**13, 10**6), (10**15, 10**16, 10**3), (10**18, NS_MAX := 2**63 - 1, 1))
 
@@ -22,10 +22,9 @@ def to_ns(value: object) -> int | None:
             return None
         for low, high, factor in _UNITS:
             if low <= value < high:
-                if isinstance(value, int):
-                    return value * factor
                 whole = math.floor(value)
-                return whole * factor + round((value - whole) * factor)
+                ns = whole * factor + (round((value - whole) * factor) if isinstance(value, float) else 0)
+                return ns if ns <= NS_MAX else None
         return None
     if isinstance(value, str) and len(value) <= 40:
         try:

@@ -96,6 +96,8 @@ class Pattern:
 def covers(wide: str, narrow: str) -> bool:
     """Whether every topic that the filter `narrow` matches is matched by `wide` too."""
     wides, narrows = wide.split("/"), narrow.split("/")
+    if narrow.startswith("$") and wides[0] in ("+", "#"):
+        return False  # as in Pattern.match
     for index, level in enumerate(wides):
         if level == "#":
             return True

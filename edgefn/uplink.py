@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ import msgspec
 from edgefn.clock import NS, Clock
 from edgefn.errors import EdgefnError, StoreError
 from edgefn.metrics import Metrics
-from edgefn.sinks import Refusal, Sink
+from edgefn.sinks import Refusal, Sink, convert_options
 from edgefn.store import Item, Store
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,15 @@ class UplinkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patience_s: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     backoff_s: Annotated[float, msgspec.Meta(gt=0)] = 0.5
     backoff_cap_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+
+
+def split_options(name: str, options: Mapping[str, Any]) -> tuple[UplinkOptions, dict[str, Any]]:
+    """The uplink's own options, and the rest, which are the sink's. Raises ConfigError for a wrong value."""
+    own = {field.name for field in msgspec.structs.fields(UplinkOptions)}
+    mine = {key: value for key, value in options.items() if key in own}
+    return convert_options(name, mine, UplinkOptions), {
+        key: value for key, value in options.items() if key not in own
+    }
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from edgefn.metrics import Metrics
 from tests.broker import make_broker, write_passwords
 
 SOON = Backoff(base=0.02, cap=0.02)
+CONNACK = b"\x20\x02\x00\x00"
 NOBODY = BrokerAddress("127.0.0.1", 1)
 
 
@@ -126,11 +127,12 @@ class TestWithoutABroker:
 
 
 @contextlib.asynccontextmanager
-async def scripted(*answers: bytes) -> AsyncIterator[BrokerAddress]:
-    """A broker that gives these answers to the packets of a connection, and then only listens."""
+async def scripted(*connections: tuple[bytes, ...]) -> AsyncIterator[BrokerAddress]:
+    """A broker that gives these answers to the packets of its first, second … connection, and then only listens."""
+    scripts = iter(connections)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for answer in answers:
+        for answer in next(scripts, ()):
             _, length = await reader.readexactly(2)
             await reader.readexactly(length)
             writer.write(answer)
@@ -146,7 +148,7 @@ class TestWithAScriptedBroker:
 
     async def test_a_refused_subscription_raises(self):
         suback = b"\x90\x03\x00\x01\x80"
-        async with scripted(b"\x20\x02\x00\x00", suback) as address, Bus(address) as bus:
+        async with scripted((CONNACK, suback)) as address, Bus(address) as bus:
             await bus.wait_connected(5)
             with pytest.raises(AccessError, match=r"closed/a.*ACL"):
                 await bus.subscribe("closed/a").__aenter__()
@@ -154,7 +156,7 @@ class TestWithAScriptedBroker:
 
     async def test_the_brokers_receive_maximum_bounds_the_window(self):
         two = b"\x20\x06\x00\x00\x03\x21\x00\x02"
-        async with scripted(two) as address, Bus(address, protocol="5") as bus:
+        async with scripted((two,)) as address, Bus(address, protocol="5") as bus:
             await bus.wait_connected(5)
             publishing = [asyncio.create_task(bus.publish("a", "1", qos=1)) for _ in range(5)]
             await asyncio.sleep(0)
@@ -165,19 +167,23 @@ class TestWithAScriptedBroker:
 
     async def test_a_message_refused_for_good_says_why(self):
         connack, puback = b"\x20\x03\x00\x00\x00", b"\x40\x03\x00\x01\x97"
-        async with scripted(connack, puback) as address, Bus(address, protocol="5") as bus:
+        async with scripted((connack, puback)) as address, Bus(address, protocol="5") as bus:
             await bus.wait_connected(5)
             with pytest.raises(PublishRefusedError, match="Quota exceeded") as refused:
                 await bus.publish("a", "1", qos=1)
             assert refused.value.code == 0x97
             assert bus.connected.is_set()
 
-    async def test_garbage_ends_the_connection_and_not_the_bus(self):
-        garbage = scripted(b"\x20\x02\x00\x00\xff\xff\xff\xff\xff\xff")
-        async with garbage as address, Bus(address, backoff=SOON) as bus:
-            for _ in range(2):
-                await until(bus.connected.is_set)
-                await until(lambda: not bus.connected.is_set())
+    @pytest.mark.parametrize("later", [False, True], ids=["with the CONNACK", "later"])
+    async def test_garbage_ends_the_connection_and_not_the_bus(self, later: bool, caplog: pytest.LogCaptureFixture):
+        garbage = b"\xff\xff\xff\xff\xff\xff"
+        first = (CONNACK, garbage) if later else (CONNACK + garbage,)
+        suback = b"\x90\x03\x00\x01\x00"
+        async with scripted(first, (CONNACK, suback)) as address, Bus(address, backoff=SOON) as bus, bus.subscribe("a"):
+            await until(lambda: "connection lost: Protocol error" in caplog.text)
+            await until(bus.connected.is_set)
+            assert bus._connection is not None
+            assert not bus._connection.lost.done()
 
 
 @pytest.mark.integration

@@ -252,6 +252,7 @@ class Bus:
                 self._fail(NotConnectedError(f"{self.address}: {error!r}"), logging.WARNING)
             finally:
                 connection.close()
+                self._forget()
             attempt = 0 if now() - began > STEADY else attempt + 1
             await asyncio.sleep(backoff.delay(attempt))
 

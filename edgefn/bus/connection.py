@@ -118,6 +118,8 @@ class Connection:
                     properties=None if self._clean or not self._v5 else _keep_session(),
                 )
                 await self._accepted
+                if self.lost.done():  # in the same segment as the CONNACK
+                    raise NotConnectedError(f"{self.address}: connection lost: {self.lost.result()}")
         except TimeoutError as error:
             raise NotConnectedError(
                 f"{self.address}: no answer within {CONNECT_TIMEOUT:g} s; is there an MQTT broker, and a way to it?"

@@ -64,7 +64,7 @@ def _drivers_and_sinks(settings: Any) -> list[str]:
             driver = load_driver(
                 entry.use or entry.name, [settings.gateway.drivers] if settings.gateway.drivers else []
             )
-            driver.options(entry.options)
+            driver.check(entry.options)
         except (EdgefnError, msgspec.ValidationError) as error:
             findings.append(f"{settings.file}: driver {entry.name}: {error}")
     for entry in settings.uplink:

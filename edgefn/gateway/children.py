@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from edgefn.bus import Backoff
@@ -20,7 +20,13 @@ STOP_TIMEOUT = 3.0
 class DriverProcess:
     """Starts `python -m edgefn.drivers`, and starts it again with back-off when it dies."""
 
-    def __init__(self, configuration: Mapping[str, Any], backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        ended: Callable[[str], Awaitable[None]],
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._ended = ended
         self._configuration = to_json(configuration)
         self._backoff = backoff or Backoff(base=0.5, cap=30.0)
         self._process: asyncio.subprocess.Process | None = None
@@ -56,6 +62,7 @@ class DriverProcess:
             failures = 0 if time.monotonic() - started > 60 else failures + 1
             delay = self._backoff.delay(failures)
             log.error("the driver host ended with status %s; it is started again in %.1f s", code, delay)
+            await self._ended(f"the driver host ended with status {code}")
             await asyncio.sleep(delay)
 
     async def stop(self) -> None:

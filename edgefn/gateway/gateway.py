@@ -17,7 +17,7 @@ from edgefn import link
 from edgefn.address import BrokerAddress
 from edgefn.bus import Bus
 from edgefn.clock import Clock, SystemClock
-from edgefn.config import Config, cache_folder
+from edgefn.config import Config, UplinkSettings, cache_folder
 from edgefn.errors import StoreError
 from edgefn.gateway import results, systemd
 from edgefn.gateway.children import DriverProcess
@@ -28,10 +28,10 @@ from edgefn.manifest import Manifest
 from edgefn.metrics import Metrics
 from edgefn.monitor import Monitor, Topics
 from edgefn.resources import bundled
-from edgefn.sinks import load_sink
-from edgefn.store import CheckpointPart, Commit, Store, open_store
+from edgefn.sinks import Sink, load_sink
+from edgefn.store import CheckpointPart, Commit, Item, Store, open_store
 from edgefn.timestamps import to_iso
-from edgefn.uplink import Uplink
+from edgefn.uplink import Uplink, UplinkOptions, split_options
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Gateway:
         self.uplinks: list[Uplink] = []
         self._meters: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, Any] = {}
+        self._newest: dict[str, tuple[str, int]] = {}  # stream → epoch and number of its newest item
         self._commits: asyncio.Queue[link.Message] = asyncio.Queue(1)  # the engine sends one and waits
         self._committing = asyncio.Event()  # set while no commit is under way
         self._committing.set()
@@ -73,10 +74,7 @@ class Gateway:
         config = self.config
         async with AsyncExitStack() as stack:
             uplinks = {entry.name: entry for entry in config.uplink}
-            sinks = {
-                name: load_sink(entry.type, entry.options, gateway=config.gateway.id, metrics=self.metrics)
-                for name, entry in uplinks.items()
-            }
+            made = {name: self._sink(entry) for name, entry in uplinks.items()}
             self.store = await stack.enter_async_context(
                 open_store(
                     Path(config.gateway.state) / "edgefn.db",
@@ -94,12 +92,13 @@ class Gateway:
             self.monitor = Monitor(self.bus, self.topics, self._clock, self.metrics, config.monitor.interval / 1e9)
             self._publisher = Publisher(self.bus, self.metrics)
             self.uplinks = [
-                Uplink(name, self.store, sink, clock=self._clock, metrics=self.metrics) for name, sink in sinks.items()
+                Uplink(name, self.store, sink, clock=self._clock, metrics=self.metrics, options=options)
+                for name, (sink, options) in made.items()
             ]
             self.engine = EngineHost(
                 self, deadline=config.engine.deadline, memory=config.engine.memory, cache=str(self._cache / "numba")
             )
-            self.drivers = DriverProcess(self._driver_configuration())
+            self.drivers = DriverProcess(self._driver_configuration(), self._drivers_ended)
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(work, name=name)
@@ -120,6 +119,10 @@ class Gateway:
                     for task in running:
                         task.cancel()
 
+    def _sink(self, entry: UplinkSettings) -> tuple[Sink, UplinkOptions]:
+        options, rest = split_options(entry.name, entry.options)
+        return load_sink(entry.type, rest, gateway=self.config.gateway.id, metrics=self.metrics), options
+
     async def _main(self) -> None:
         """Loads the handlers, then keeps engine, drivers and the folder's watch going."""
         await self.files.load_all()
@@ -135,6 +138,7 @@ class Gateway:
         if self.uplinks and all([(await uplink.state())["state"] == "connected" for uplink in self.uplinks]):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._drained(), DRAIN)
+        await self.monitor.publish_metrics(self._gauges)
         await self.monitor.offline()
 
     async def _drained(self) -> None:
@@ -212,7 +216,8 @@ class Gateway:
             CheckpointPart(owner, "snapshot" if snapshot else "delta", data)
             for owner, snapshot, data in message["parts"]
         ]
-        await self._store_commit(Commit(items, parts))
+        for item in await self._store_commit(Commit(items, parts)):
+            self._newest[item.stream] = (item.epoch, item.seq)
         if message["engine"] == self.engine.generation:  # the next one begins to number its commits anew
             self.engine.send({"type": "committed", "number": message["number"]})
         self.metrics.count("summaries.made", len(items))
@@ -222,11 +227,11 @@ class Gateway:
             publication for row in rows if not row.is_alert for publication in row.publications(self.topics)
         )
 
-    async def _store_commit(self, commit: Commit) -> None:
+    async def _store_commit(self, commit: Commit) -> list[Item]:
         delay, longest = RETRY_COMMIT
         while True:
             try:
-                await self.store.commit(commit)
+                stored = await self.store.commit(commit)
             except StoreError as error:
                 if self._store_state == "ok":
                     log.error("%s; handlers go on, and what they put out waits", error)
@@ -237,7 +242,7 @@ class Gateway:
             if self._store_state != "ok":
                 log.warning("the store takes commits again")
             self._store_state = "ok"
-            return
+            return stored
 
     def _publish(self, outputs: list[dict[str, Any]]) -> None:
         for row in results.rows(outputs, self._find):
@@ -288,6 +293,7 @@ class Gateway:
         return {
             "engine": self._engine_state,
             "store": self._store_state,
+            "streams": self._newest,
             "uplinks": {uplink.name: await uplink.state() for uplink in self.uplinks},
             "drops": [
                 {"stream": drop.stream, "uplink": drop.uplink, "reason": drop.reason, "n": drop.n}
@@ -295,6 +301,11 @@ class Gateway:
             ],
             "processes": {"gateway": os.getpid(), "engine": self.engine.pid, "drivers": self.drivers.pid},
         }
+
+    async def _drivers_ended(self, why: str) -> None:
+        """The driver host is gone; one that was killed could not say so itself."""
+        for driver in self.config.driver:
+            await self.monitor.tell(self.topics.driver(driver.name), {"state": "offline", "error": why})
 
     def _driver_configuration(self) -> dict[str, Any]:
         config = self.config

@@ -139,7 +139,9 @@ class Store:
             if found.items or not found.more:
                 return found.items
 
-    async def acknowledge(self, uplink: str, ids: Iterable[int], *, refused: Mapping[int, str] | None = None) -> None:
+    async def acknowledge(
+        self, uplink: str, ids: Iterable[int], *, refused: Mapping[int, str] | None = None, patience: float = 0.0
+    ) -> None:
         """The uplink has the items `ids`, except those in `refused` (id → reason), which count as dropped for it.
 
         An item leaves the store when every uplink that must have it has acknowledged it. Unknown ids do no harm. With

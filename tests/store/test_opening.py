@@ -1,6 +1,6 @@
 """What is found at the start: another process, another program, a newer schema, damage, and what a crash left."""
 
-# ruff: noqa: ASYNC221, ASYNC240
+# ruff: noqa: ASYNC221
 # A test has nothing else to do meanwhile.
 from __future__ import annotations
 
