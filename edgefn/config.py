@@ -153,7 +153,7 @@ def read(data: Mapping[str, Any], file: str) -> Config:
         elif key in _LISTS:
             values[key] = reader.entries(key, _LISTS[key], value)
         elif key != "version":
-            reader.unknown(key, [*_SECTIONS, *_LISTS, "version"])
+            reader.unknown("", key, [*_SECTIONS, *_LISTS, "version"])
     reader.finish()
     gateway = values.get("gateway", GatewaySettings())
     values["gateway"] = _resolve(gateway, Path(file).resolve().parent if file else None)
@@ -200,7 +200,7 @@ class _Reader:
             elif key == "options":
                 rest.update(value if isinstance(value, dict) else {})
             else:
-                self.unknown(where, [f"{path}.{name}" for name in known])
+                self.unknown(f"{path}.", key, list(known))
         if rest:
             values["options"] = rest
         missing = [field.name for field in known.values() if field.required and field.name not in values]
@@ -233,10 +233,10 @@ class _Reader:
                 self.errors.append(f"{self.file}: {where} = {value!r}: {allowed}")
         return converted
 
-    def unknown(self, where: str, known: list[str]) -> None:
-        match = difflib.get_close_matches(where, known, 1)
-        hint = f"did you mean {match[0]}?" if match else f"known are {', '.join(known)}"
-        self.warnings.append(f"{self.file}: {where} is not a setting and is ignored; {hint}")
+    def unknown(self, path: str, key: str, known: list[str]) -> None:
+        match = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {path}{match[0]}?" if match else f"known are {', '.join(known)}"
+        self.warnings.append(f"{self.file}: {path}{key} is not a setting and is ignored; {hint}")
 
     def finish(self) -> None:
         if self.errors:

@@ -41,7 +41,7 @@ class Event:
 def encode(fields: Fields) -> bytes:
     """Writes JSON where all fields are scalars, and a msgpack batch event where one is an array.
 
-    Raises PayloadError for what neither can hold (a set, an array of strings).
+    Raises PayloadError for what neither can hold (an object, an array of strings).
     """
     try:
         if any(isinstance(value, np.ndarray) for value in fields.values()):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-# By magnitude: each unit owns the years 2001 to 2262, where int64 ends, and nothing lies between. A value outside, such as the 1970 of a
-# device without a clock, is told from none of them and is not guessed at.
-_UNITS = ((10**9, 10**10, 10**9), (10**12, 10**13, 10**6), (10**15, 10**16, 10**3), (10**18, NS_MAX := 2**63 - 1, 1))
+# By magnitude: each unit owns the years 2001 to 2262, where int64 ends, and nothing lies between. A value outside, such as
+# the 1970 of a device without a clock, is told from none of them and is not guessed at.
+NS_MAX = 2**63 - 1
+_UNITS = ((10**9, 10**10, 10**9), (10**12, 10**13, 10**6), (10**15, 10**16, 10**3), (10**18, NS_MAX, 1))
 
 
 def to_ns(value: object) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from pathlib import Path
 
 import click
@@ -41,7 +42,7 @@ def new() -> None:
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=Path("handlers"), show_default=True)
 def new_handler(name: str, folder: Path) -> None:
     """Write a handler file NAME.py with a filter and an aggregate."""
-    if not name.isidentifier() or not name.isascii() or name.startswith("_"):
+    if not name.isidentifier() or keyword.iskeyword(name) or not name.isascii() or name.startswith("_"):
         click.echo(f"edgefn: {name!r} is not a name; use letters, digits and _, as in room_comfort", err=True)
         raise SystemExit(common.CANNOT_RUN)
     target = folder / f"{name}.py"

@@ -121,7 +121,7 @@ class Demo:
 
     async def _keep_gateway(self, folder: Path) -> None:
         """Runs the gateway as systemd would: killed, it is started again."""
-        with open(folder / "gateway.log", "ab") as log:
+        with open(folder / "gateway.log", "ab") as log:  # noqa: ASYNC230
             while not self._stop.is_set():
                 self._lives += 1
                 self._gateway = await asyncio.create_subprocess_exec(
@@ -202,7 +202,7 @@ class Demo:
         with self._console.status("draining the outbox"):
             await asyncio.sleep(1.2)  # one metrics interval: the count of before the end is not the last one
             while self._waiting() and time.monotonic() < deadline:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # noqa: ASYNC110
 
     def _report(self) -> int:
         device, cloud = self._device, self._cloud

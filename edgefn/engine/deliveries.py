@@ -56,13 +56,15 @@ class Deliveries:
                 del self._before[: index + 1]
                 self._ids.append(packet_id)
                 self._hashes.append(digest)
-                self._commits.append(commit)
+                # A stale broker may bring what is not on the list in front of what is.
+                self._commits.append(max(commit, self._commits[-1] if self._commits else 0))
                 return True
         return False
 
-    def thrown_away(self, packet_id: int) -> None:
+    def thrown_away(self, packet_id: int, *, dup: bool) -> None:
         """A message that has no effect: it is acknowledged in its turn, with the one before it."""
-        self.processed([packet_id], [0], self._commits[-1] if self._commits else 0)
+        if not (dup and self.came_again(packet_id, 0)):
+            self.processed([packet_id], [0], self._commits[-1] if self._commits else 0, new=not dup)
 
     def acknowledge(self, committed: int) -> npt.NDArray[np.int64]:
         """Packet ids to acknowledge now, in order: those whose effects are in a commit up to this one."""
@@ -75,8 +77,12 @@ class Deliveries:
         """Whether a PINGREQ would prove anything now; where it would, the caller sends one."""
         if self._acked == (self._barriers[-1] if self._barriers else 0):
             return False
-        self._barriers.append(self._acked)
+        self.pinged()
         return True
+
+    def pinged(self) -> None:
+        """A PINGREQ is sent. Each has its PINGRESP, also one that only keeps the connection alive."""
+        self._barriers.append(self._acked)
 
     def proved(self) -> None:
         """A PINGRESP came: what was acknowledged before its PINGREQ cannot come again."""
@@ -89,7 +95,7 @@ class Deliveries:
 
     def connected(self, session_present: bool) -> None:
         """A new connection: what is on the list may come again; without a session nothing can."""
-        entries = [*self._before, *zip(self._ids, self._hashes, self._commits, strict=True)]
+        entries = self._entries()
         if not session_present:
             self.uncertain += len(entries)
             entries = []
@@ -98,10 +104,15 @@ class Deliveries:
         self._acked = 0
         self._barriers.clear()
 
+    def _entries(self) -> list[tuple[int, int, int]]:
+        """In the broker's order: what has not come again yet is younger than what has."""
+        return [*zip(self._ids, self._hashes, self._commits, strict=True), *self._before]
+
     def checkpoint(self) -> dict[str, Any]:
+        entries = self._entries()
         return {
-            "ids": np.array([entry[0] for entry in self._before] + self._ids, dtype=np.uint16),
-            "hashes": np.array([entry[1] for entry in self._before] + self._hashes, dtype=np.int64),
+            "ids": np.array([packet_id for packet_id, _, _ in entries], dtype=np.uint16),
+            "hashes": np.array([digest for _, digest, _ in entries], dtype=np.int64),
         }
 
     def restore(self, part: dict[str, Any]) -> None:

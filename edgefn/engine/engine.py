@@ -57,6 +57,7 @@ class Engine:
         self._dirty = False  # something durable happened since the last commit
         self._unsaved = False  # something happened that the next full checkpoint saves
         self._busy = False
+        self._planned = False
         self._stopping = 0
         self._sampled: dict[str, int] = {}
 
@@ -98,7 +99,7 @@ class Engine:
     def _wake_at(self) -> int:
         """Monotonic time of the next thing to do if nothing comes: an idle engine sleeps for as long as it can."""
         times = [time.monotonic_ns() + MINUTE]
-        if self._session is not None:
+        if self._session is not None and self._planned:
             times.append(self._session.due())
         if (due := self.plan.next_due()) is not None:
             times.append(max(due, self._last_commit + 50_000_000))
@@ -115,7 +116,7 @@ class Engine:
     def _work(self) -> None:
         now = self._context.now = time.monotonic_ns()
         session = self._session
-        if session is not None:
+        if session is not None and self._planned:  # what came before there is a plan would find no handler
             session.keep(now)
             session.flush()
             if self._busy:
@@ -343,6 +344,7 @@ class Engine:
         for owner in new:
             self._checkpoint.pop(owner, None)
         self.plan = plan
+        self._planned = True
         if self._session is not None:
             self._session.subscribe(plan.filters())
         self._link.send(

@@ -82,13 +82,14 @@ class State:
             return None
         return {"keys": numbers.astype(np.int32), "rows": self.rows[numbers].tobytes(), "shape": self.shape}
 
-    def restore(self, part: dict[str, Any]) -> bool:
-        """Takes up a checkpoint; False where it was written by a version with another layout."""
-        if part["shape"] != self.shape:
-            return False
-        numbers = part["keys"]
-        self.grow(int(numbers.max(initial=-1)) + 1)
-        self.rows[numbers] = np.frombuffer(part["rows"], self.rows.dtype)
+    def restore(self, parts: list[dict[str, Any]]) -> bool:
+        """Takes up checkpoints in their order; False where one was written by a version with another layout."""
+        for part in parts:
+            if part["shape"] != self.shape:
+                return False
+            numbers = part["keys"]
+            self.grow(int(numbers.max(initial=-1)) + 1)
+            self.rows[numbers] = np.frombuffer(part["rows"], self.rows.dtype)
         return True
 
 

@@ -238,30 +238,31 @@ class Panes:
                 return found, out
             n = found
 
-    def restore(self, parts: list[dict[str, Any]], now: int) -> None:
-        """Takes up checkpoints, the snapshot first. A silent key's clock goes on from `now` (monotonic)."""
+    def restore(self, parts: list[dict[str, Any]], now: int) -> bool:
+        """Takes up checkpoints, the snapshot first; returns True. A silent key's clock goes on from `now` (monotonic)."""
         for part in parts:
             numbers, n = part["keys"], part["key"].size
             self.grow_keys(int(max(numbers.max(initial=-1), part["key"].max(initial=-1))) + 1)
             self._grow_blocks(n)
             # Rows of windows closed by then are dropped key by key, as the record that comes with them says.
-            values = np.ascontiguousarray(part["values"].reshape(self.n_fields, n))
+            values = part["values"].reshape(self.n_fields, n).copy()
             kernels.restore(
                 self._spec,
                 self._keys,
                 *self._blocks,
                 n,
-                *(np.ascontiguousarray(part[name]) for name in ("key", "times", "lows")),
+                *(part[name].copy() for name in ("key", "times", "lows")),
                 values,
             )
             for name in ("watermark", "done", "count"):
                 self._keys[name][numbers] = part[name]
             self._keys["flagged"][numbers] = 1
-            closable = np.ascontiguousarray(numbers)
+            closable = numbers.copy()
             for _ in self._close(closable.size, closable):
                 pass  # already put out, by the commit that wrote this part
             self._keys["seen"][numbers] = now
         self._keys["dirty"] = 0
+        return True
 
 
 def _reset(keys: npt.NDArray[Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from edgefn.engine.columns import Frame
 from edgefn.engine.nodes import MAX_ROWS, AggregateNode, AnomalyNode, Context, Node, PaneGroup, State, make
 from edgefn.engine.panes import Panes
 from edgefn.engine.sources import Router, Source
+from edgefn.errors import EdgefnError
 from edgefn.manifest import HandlerManifest, Manifest
 from edgefn.metrics import Metrics
 from edgefn.topics import Pattern, covers
+
+log = logging.getLogger(__name__)
 
 SNAPSHOT_EVERY = 64 << 10  # bytes of increments of one owner, at least, before its snapshot is written anew
 
@@ -229,23 +233,31 @@ class Plan:
             self._written[owner] = (written or 0) + len(data)
 
     def restore(self, checkpoint: dict[str, list[bytes]], now: int) -> None:
-        """Takes up what the store kept. What belongs to no handler of this plan is left alone."""
+        """Takes up what the store kept. What belongs to no handler of this plan is left alone.
+
+        What cannot be taken up begins afresh and is listed in `fresh`: an engine that cannot start would be worse.
+        """
+        self._written = {owner: sum(map(len, parts)) for owner, parts in checkpoint.items()}
+
+        def take(owner: str, name: str, restore: Callable[[list[Any]], bool]) -> None:
+            try:
+                done = restore([events.unpack(data, events.MAX_LINK) for data in checkpoint.get(owner, [])])
+            except (EdgefnError, KeyError, ValueError, TypeError, IndexError):
+                log.exception("%s: what was saved cannot be taken up", owner)
+                done = False
+            if not done:
+                self.fresh.append(name)
+                self._written.pop(owner, None)
+
         for pattern, source in self.sources.items():
-            for data in checkpoint.get(f"keys {pattern}", []):
-                source.keys.restore(events.unpack(data, events.MAX_LINK))
+            take(f"keys {pattern}", pattern, source.keys.restore)
             self.grow(pattern)
         for name, group in self.groups.items():
-            saved = checkpoint.get(f"panes {name}", [])
-            group.panes.restore([events.unpack(part, events.MAX_LINK) for part in saved], now)
+            take(f"panes {name}", name, lambda parts, group=group: group.panes.restore(parts, now))  # type: ignore[misc]
         for name, node in self.nodes.items():
-            states = [(f"state {name}", node.state)]
+            take(f"state {name}", name, node.state.restore)
             if isinstance(node, AnomalyNode):
-                states.append((f"alerts {name}", node.active))
-            for owner, state in states:
-                parts = [events.unpack(part, events.MAX_LINK) for part in checkpoint.get(owner, [])]
-                if not all([state.restore(part) for part in parts]):
-                    self.fresh.append(name)
-        self._written = {owner: sum(map(len, parts)) for owner, parts in checkpoint.items()}
+                take(f"alerts {name}", name, node.active.restore)
 
 
 def _names(fields: Iterable[Field]) -> list[str]:

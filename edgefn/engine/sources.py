@@ -65,16 +65,19 @@ class Keys:
         changed, self._changed = list(range(len(self.labels))) if everything else self._changed, []
         return {"numbers": changed, "labels": [self.labels[number] for number in changed]} if changed else None
 
-    def restore(self, part: dict[str, list[Any]]) -> None:
-        for number, label in zip(part["numbers"], part["labels"], strict=True):
-            if number < len(self.labels):
-                self._numbers.pop(self.labels[number], None)
-                self.labels[number] = label
-            else:
-                self.labels.append(label)
-            self._numbers[label] = number
+    def restore(self, parts: list[dict[str, list[Any]]]) -> bool:
+        """Takes up checkpoints in their order; returns True."""
+        for part in parts:
+            for number, label in zip(part["numbers"], part["labels"], strict=True):
+                if number < len(self.labels):
+                    self._numbers.pop(self.labels[number], None)
+                    self.labels[number] = label
+                else:
+                    self.labels.append(label)
+                self._numbers[label] = number
         if len(self.labels) > self._used.size:
             self._used = np.zeros(2 * len(self.labels), np.int64)
+        return True
 
 
 class Source:

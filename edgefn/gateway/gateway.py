@@ -216,8 +216,8 @@ class Gateway:
             CheckpointPart(owner, "snapshot" if snapshot else "delta", data)
             for owner, snapshot, data in message["parts"]
         ]
-        for item in await self._store_commit(Commit(items, parts)):
-            self._newest[item.stream] = (item.epoch, item.seq)
+        for stored in await self._store_commit(Commit(items, parts)):
+            self._newest[stored.stream] = (stored.epoch, stored.seq)
         if message["engine"] == self.engine.generation:  # the next one begins to number its commits anew
             self.engine.send({"type": "committed", "number": message["number"]})
         self.metrics.count("summaries.made", len(items))
