@@ -1,9 +1,9 @@
 """Rooms: keep plausible readings, summarise each room, and raise an alert when a reading is far from what is usual."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from edgefn import aggregate, anomaly, filter, tumbling
+from edgefn.kernels import Detector, detect
 
 
 @filter("edgefn/+/event/climate/{room}")
@@ -23,19 +23,6 @@ def comfort(temperature, humidity) -> Comfort:
     return Comfort(temperature.mean(), temperature.max(), humidity.mean(), temperature.size)
 
 
-@dataclass
-class Baseline:
-    mean: float = 0.0
-    var: float = 0.25
-    n: int = 0
-
-
-@anomaly(plausible, threshold=6.0, clear=3.0)
-def unusual(temperature, state: Baseline) -> float:
-    error = temperature - state.mean
-    state.n += 1
-    weight = max(0.05, 1.0 / state.n)
-    score = 0.0 if state.n < 10 else abs(error) / (state.var + 1e-3) ** 0.5
-    state.mean += weight * error
-    state.var += weight * (error * error - state.var)
-    return score
+@anomaly(plausible, threshold=8.0, clear=3.0)
+def unusual(temperature, state: Detector) -> float:  # state is kept for each room, and survives restarts
+    return detect(state, temperature)

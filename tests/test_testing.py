@@ -1,0 +1,41 @@
+"""The fakes do what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgefn.errors import HandlerError, TopicError
+from edgefn.testing import Bench, ManualClock, MemoryBus
+
+
+def test_time_passes_only_when_told() -> None:
+    clock = ManualClock(now=1000)
+    clock.advance("1s")
+    clock.jump("-2s")
+    assert (clock.now(), clock.monotonic()) == (1000 - 1_000_000_000, 1_000_000_000)
+
+
+async def test_the_memory_bus_keeps_what_is_published_and_retained() -> None:
+    bus = MemoryBus()
+    await bus.publish("a/1", "x", retain=True)
+    await bus.publish("a/2", b"y")
+    await bus.publish("a/1", b"", retain=True)
+    assert [message.payload for message in bus.on("a/+")] == [b"x", b"y", b""]
+    assert bus.retained == {}
+    with pytest.raises(TopicError):
+        await bus.publish("a/#", b"")
+
+
+def test_a_bench_counts_what_it_cannot_decode_and_refuses_a_broken_file(tmp_path: Path) -> None:
+    file = tmp_path / "double.py"
+    file.write_text("from edgefn import transform\n@transform('a', to='b')\ndef double(value):\n    return 2 * value\n")
+    bench = Bench(file)
+    bench.publish("a", b"{")
+    bench.publish("a", 21)
+    assert [row.values for row in bench.rows("double")] == [{"value": 42}]
+    assert bench.metrics.counters["events.failed.bad_json"] == 1
+    file.write_text("nonsense(")
+    with pytest.raises(HandlerError, match=r"double.py:1: not valid Python"):
+        Bench(file)
