@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--only", choices=NAMES, action="append", help="this benchmark; may be given several times")
     arguments = parser.parse_args()
     options = Options(quick=arguments.quick, full=arguments.full)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     rows: list[Row] = []
     took: dict[str, float] = {}
     failed = False

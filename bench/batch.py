@@ -13,7 +13,7 @@ from bench.workload import SAMPLES, VIBRATION
 def run(options: Options) -> list[Row]:
     with Rig({"vibration.py": VIBRATION}) as rig:
         n = 3_000 if options.quick else 10_000
-        pair = in_turns(rig, n, options.repeats, topic="motor", kind="batch", samples=SAMPLES)
+        pair = in_turns(rig, n, options.repeats, batch=True)
     size = pair.ours[0].sent.bytes / n
     cpu = median(run.cpu / (run.n * SAMPLES) for run in pair.ours)
     return [
@@ -24,7 +24,7 @@ def run(options: Options) -> list[Row]:
             f"mosquitto_sub {pair.peer_rate * size / 1e6:,.0f} MB/s",
             pair.rate / pair.peer_rate,
             Target(0.5, 0.9, "higher", "ratio"),
-            f"{pair.rate * size / 1e6:,.0f} MB/s; engine {cpu * 1e9:.0f} ns a sample; messages: {pair.account}",
+            f"{pair.rate * size / 1e6:,.0f} MB/s; engine {cpu * 1e9:.0f} ns a sample; {pair.account(SAMPLES)}",
             bool(pair.lost),
         )
     ]

@@ -32,6 +32,7 @@ class Spec:
     qos: int = 0
     rate: float = 0.0  # events a second; 0: as fast as the broker reads
     mark: int = 0  # ends with a mark of this number
+    start: int = 0  # sensor time of the first batch event, in ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def _send_acknowledged(connection: Connection, data: memoryview, ends: list[int]
 
 def main() -> None:
     spec = Spec(**json.loads(sys.argv[1]))
-    make = workload.batch_frames(spec.topic, spec.n) if spec.kind == "batch" else None
+    make = workload.batch_frames(spec.topic, spec.n, spec.start) if spec.kind == "batch" else None
     frames = list(make or workload.json_frames(spec.topic, spec.n, spec.qos))
     ends = list(accumulate(map(len, frames)))
     data = memoryview(b"".join(frames))

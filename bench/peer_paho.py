@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 SECOND = 1_000_000_000
 
@@ -52,7 +53,7 @@ class Program:
 
 def main() -> None:
     program = Program(int(sys.argv[2]))
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.on_message = program.on_message
     client.on_subscribe = lambda *_: print("ready", flush=True)
     client.connect("127.0.0.1", int(sys.argv[1]))

@@ -9,11 +9,12 @@ import sys
 import threading
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 
 def main() -> None:
     port, n, size, window = map(int, sys.argv[1:])
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.max_inflight_messages_set(window)
     free = threading.Semaphore(window)
     client.on_publish = lambda *_: free.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -46,7 +47,7 @@ def family(pid: int) -> dict[int, str]:
 
 def _name(pid: int) -> str:
     arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    for flag, following in zip(arguments, arguments[1:], strict=False):
+    for flag, following in pairwise(arguments):
         if flag == "-m":
             return following if following != "edgefn" else "edgefn run"
     return Path(arguments[0]).name

@@ -19,7 +19,7 @@ def run(options: Options) -> list[Row]:
             f"mosquitto_sub {pair.peer_rate:,.0f}/s",
             pair.rate / pair.peer_rate,
             Target(0.7, 0.95, "higher", "ratio"),
-            pair.account,
+            pair.account(),
             bool(pair.lost),
         )
     ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from statistics import median
 
 from bench import proc
 from bench.load import Generator, Sent, Spec
 from bench.rig import Rig
+from bench.workload import SAMPLES, SECOND, batch_span
 
 SUBSCRIBED = 0.3  # seconds that mosquitto_sub gets to subscribe: it does not tell when it has
 
@@ -46,10 +48,9 @@ class Pair:
     def lost(self) -> int:
         return sum(abs(run.lost) for run in self.ours)
 
-    @property
-    def account(self) -> str:
-        """What became of the events, for the note."""
-        sent = sum(run.n for run in self.ours)
+    def account(self, samples: int = 1) -> str:
+        """What became of the events, for the note; `samples` are in each."""
+        sent = sum(run.n for run in self.ours) * samples
         return f"{self.lost:,} of {sent:,} not counted once" if self.lost else f"all of {sent:,} counted once"
 
 
@@ -62,10 +63,8 @@ def through_gateway(rig: Rig, spec: Spec, *, aggregate: str = "second", samples:
         used = proc.cpu_seconds(rig.engine) - cpu
         sent = generator.result()
     expected = spec.n * samples
-    try:
+    with suppress(TimeoutError):  # the difference is the result
         rig.wait("summaries of all", lambda: rig.samples[aggregate] - before >= expected, 12)
-    except TimeoutError:
-        pass  # the difference is the result
     lost = expected - (rig.samples[aggregate] - before)
     return Run(spec.n, (at - sent.started) / 1e9, sent, used, lost)
 
@@ -86,15 +85,19 @@ def through_mosquitto_sub(spec: Spec) -> Run:
     return Run(spec.n, (ended - sent.started) / 1e9, sent)
 
 
-def in_turns(
-    rig: Rig, n: int, repeats: int, *, topic: str = "climate", kind: str = "json", qos: int = 0, samples: int = 1
-) -> Pair:
+def in_turns(rig: Rig, n: int, repeats: int, *, qos: int = 0, batch: bool = False) -> Pair:
     """The two ways one after the other, `repeats` times, after a short run that warms both up."""
     pair = Pair([], [])
-    port = rig.broker.port
-    through_gateway(rig, Spec(port, f"bench/{{}}/{topic}", n // 10, kind, qos, mark=rig.next_mark()), samples=samples)
-    for _ in range(repeats):
-        pair.theirs.append(through_mosquitto_sub(Spec(port, f"peers/{{}}/{topic}", n, kind, qos)))
-        ours = Spec(port, f"bench/{{}}/{topic}", n, kind, qos, mark=rig.next_mark())
-        pair.ours.append(through_gateway(rig, ours, samples=samples))
+    topic, kind, samples = ("motor", "batch", SAMPLES) if batch else ("climate", "json", 1)
+    # Sensors run faster than real time here: their time begins in the past, and each run goes on where the last ended.
+    start = (time.time_ns() - batch_span(n) * (repeats + 2)) // SECOND * SECOND
+    for number in range(-1, repeats):
+        size = n // 10 if number < 0 else n
+        spec = Spec(rig.broker.port, f"bench/{{}}/{topic}", size, kind, qos, mark=rig.next_mark(), start=start)
+        start += batch_span(size)
+        if number >= 0:
+            pair.theirs.append(through_mosquitto_sub(replace(spec, topic=f"peers/{{}}/{topic}", mark=0)))
+        ours = through_gateway(rig, spec, samples=samples)
+        if number >= 0:
+            pair.ours.append(ours)
     return pair

@@ -73,6 +73,9 @@ class Connection:
         at = time.monotonic_ns()
         if not data:
             raise ConnectionError("the broker closed the benchmark's connection; see its log")
+        # mosquitto waits for our ACK before it sends the next small packet (Nagle), and the kernel would hold that ACK back
+        # for 40 ms: the listener's own delay must not count as the gateway's.
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self._buffer += data
         return self._parse(at)
 

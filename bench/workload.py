@@ -13,6 +13,7 @@ from edgefn import events
 KEYS = 16
 SAMPLES = 1000  # of a batch event
 US = 1000
+SECOND = 1_000_000_000
 
 # Tells that all that was sent before has been processed, and carries a time through the whole engine.
 MARK = '''\
@@ -120,12 +121,17 @@ def json_frames(topic: str, n: int, qos: int) -> Iterator[bytes]:
         yield publish(topic.format(f"room{i % KEYS:02d}"), payload, i % 65535 + 1 if qos else 0)
 
 
-def batch_frames(topic: str, n: int) -> Iterator[bytes]:
-    """Batch events of 1,000 float32 samples at 10 kHz; the last one of each key ends about now."""
+def batch_span(n: int) -> int:
+    """Nanoseconds of sensor time for n batch events, in whole seconds: a window that closed in silence is not opened again."""
+    span = (n // KEYS + 1) * SAMPLES * 100 * US
+    return (span // SECOND + 1) * SECOND
+
+
+def batch_frames(topic: str, n: int, start: int) -> Iterator[bytes]:
+    """Batch events of 1,000 float32 samples at 10 kHz, from `start` (ns) on, each key without a gap."""
     random = np.random.default_rng(1)
     arrays = [random.normal(0, 1, SAMPLES).astype(np.float32) for _ in range(KEYS)]
     span = SAMPLES * 100 * US
-    start = time.time_ns() - (n // KEYS + 1) * span
     for i in range(n):
         payload = events.encode(
             {"ts": start + i // KEYS * span, "dt": 100 * US, "vibration": arrays[(i * 7 + i // KEYS) % KEYS]}

@@ -1,8 +1,19 @@
 """The public names of edgefn: what handler files and driver files import, nothing else."""
 
 from edgefn.api import aggregate, anomaly, filter, summarize, transform
-from edgefn.windows import count, hopping, tumbling
+from edgefn.windows import count, hopping, session, sliding, tumbling
 
 __version__ = "0.1.0"
 
-__all__ = ["aggregate", "anomaly", "count", "filter", "hopping", "summarize", "transform", "tumbling"]
+__all__ = [
+    "aggregate",
+    "anomaly",
+    "count",
+    "filter",
+    "hopping",
+    "session",
+    "sliding",
+    "summarize",
+    "transform",
+    "tumbling",
+]

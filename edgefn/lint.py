@@ -50,13 +50,18 @@ _CALLS = {
 }
 
 
+MAX_FIELDS = 62  # of one table: presence is one bit a field
+
+
 class Functions:
     """The functions of a file by name, and which of them a handler reaches."""
 
     def __init__(self, source: str, file: str) -> None:
         self.file = file
         self.tree = ast.parse(source, file)
-        self.by_name = {node.name: node for node in self.tree.body if isinstance(node, ast.FunctionDef)}
+        defined = [node for node in self.tree.body if isinstance(node, ast.FunctionDef)]
+        self.by_name = {node.name: node for node in defined}
+        self.replaced = [node for node in defined if self.by_name[node.name] is not node and node.decorator_list]
 
     def reached(self, handlers: Iterable[Handler]) -> list[str]:
         """Names of the functions that run compiled: those of the handlers and the helpers that they call."""
@@ -80,11 +85,16 @@ def check(functions: Functions, handlers: list[Handler], namespace: dict[str, An
         findings += [
             Finding(functions.file, line, f"{name}: {message}", hint) for line, message, hint in _walk(node, known)
         ]
+    for node in functions.replaced:
+        later = functions.by_name[node.name].lineno
+        message = f"{node.name}: a function of this name on line {later} takes its place"
+        findings.append(Finding(functions.file, node.lineno, message, "rename one of them"))
     for handler in handlers:
         if handler.state is not None and handler.function is not None:
             tree = functions.by_name.get(handler.function.__name__)
             if tree is not None:
-                findings += _state_fields(functions.file, handler, tree)
+                findings += _state_fields(functions, handler, tree)
+    findings += _sources(functions.file, handlers)
     return sorted(set(findings), key=lambda finding: finding.line)
 
 
@@ -93,6 +103,7 @@ def _walk(function: ast.FunctionDef, known: set[str]) -> Iterator[tuple[int, str
     local = {argument.arg for argument in (*arguments.args, *arguments.kwonlyargs, *arguments.posonlyargs)}
     nodes = [node for statement in function.body for node in ast.walk(statement)]
     local |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    local |= {node.name for node in nodes if isinstance(node, ast.ExceptHandler) and node.name}
     for node in nodes:
         line = getattr(node, "lineno", function.lineno)
         if type(node) in _CONSTRUCTS:
@@ -106,15 +117,65 @@ def _walk(function: ast.FunctionDef, known: set[str]) -> Iterator[tuple[int, str
             yield line, f"the name {node.id!r} is not defined", hint
 
 
-def _closest(name: str, known: Iterable[str]) -> str:
+def _closest(name: str, known: Iterable[str], otherwise: str = "define or import it above") -> str:
     import difflib
 
     match = difflib.get_close_matches(name, list(known), 1)
-    return f"did you mean {match[0]}?" if match else "define or import it above"
+    return f"did you mean {match[0]}?" if match else otherwise
 
 
-def _state_fields(file: str, handler: Handler, function: ast.FunctionDef) -> Iterator[Finding]:
+def _sources(file: str, handlers: list[Handler]) -> Iterator[Finding]:
+    """Handlers whose source is lost, or does not put out what they take."""
+    by_name = {handler.name: handler for handler in handlers}
+    columns: dict[str, set[str]] = {}  # of the table of each pattern
+    for handler in handlers:
+        above, seen, maker = handler, {handler.name}, None
+        while isinstance(above.source, str):
+            parent = by_name.get(above.source)
+            if parent is None or parent.name in seen:
+                if above is handler:
+                    message = f"{handler.name}: its source {above.source} is replaced by something else of that name"
+                    yield Finding(file, handler.line, message, "rename one of them")
+                break
+            above = parent
+            seen.add(above.name)
+            if maker is None and above.kind != "filter":
+                maker = above
+        if maker is not None:
+            made = [field.name for field in maker.outputs]
+            for field in handler.inputs:
+                if field.name not in made:
+                    message = f"{handler.name}: its source {maker.name} puts out {', '.join(made)}, and no {field.name}"
+                    yield Finding(file, handler.line, message, _closest(field.name, made, f"take it from {maker.name}"))
+        elif not isinstance(above.source, str):
+            taken = columns.setdefault(above.source.text, set())
+            taken |= {field.name for field in handler.inputs}
+            if len(taken) > MAX_FIELDS >= len(handler.inputs):
+                message = f"{handler.name}: with it {len(taken)} fields of {above.source.text} are taken"
+                yield Finding(file, handler.line, message, f"{MAX_FIELDS} are possible; publish to several topics")
+        for what, names in (("takes", handler.inputs), ("puts out", handler.outputs)):
+            if len(names) > MAX_FIELDS:
+                message = f"{handler.name}: it {what} {len(names)} fields; {MAX_FIELDS} are possible"
+                yield Finding(file, handler.line, message, "make several handlers of it")
+
+
+def _holds(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Fields of a state that cannot be kept in a row, with the name of their type."""
+    import numpy as np
+
+    for entry in fields(value):
+        part, where = getattr(value, entry.name), f"{path}.{entry.name}"
+        if is_dataclass(part):
+            yield from _holds(part, where)
+        elif isinstance(part, np.ndarray) and part.dtype.kind in "fiub" and part.size:
+            continue
+        elif not isinstance(part, (int, float)):
+            yield where, type(part).__name__
+
+
+def _state_fields(functions: Functions, handler: Handler, function: ast.FunctionDef) -> Iterator[Finding]:
     assert handler.state is not None
+    file = functions.file
     try:
         sample = handler.state()
     except TypeError as error:
@@ -122,6 +183,13 @@ def _state_fields(file: str, handler: Handler, function: ast.FunctionDef) -> Ite
             file, handler.line, f"{handler.name}: state {handler.state.__name__}: {error}", "give every field a default"
         )
         return
+    for where, kind in _holds(sample, handler.state.__name__):
+        yield Finding(
+            file,
+            handler.line,
+            f"{handler.name}: {where} holds a {kind}, which state cannot keep",
+            "state holds float, int, bool, numpy arrays of fixed length, and dataclasses of these",
+        )
     for node in ast.walk(function):
         if isinstance(node, ast.Attribute):
             path = _path(node)

@@ -81,9 +81,10 @@ def load(file: Path, cache: Path) -> Manifest:
         manifest = _build(file, cache)
     except HandlerError as error:
         return Manifest(str(file), findings=error.findings)
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         line = next((frame.lineno for frame in _frames(error, str(file))), 0)
-        finding = Finding(str(file), line or 0, f"{type(error).__name__}: {error}")
+        hint = "a handler file is imported, not run" if isinstance(error, SystemExit) else ""
+        finding = Finding(str(file), line or 0, f"{type(error).__name__}: {error}", hint)
         return Manifest(str(file), findings=(finding,), traceback=traceback.format_exc())
     return msgspec.structs.replace(manifest, seconds=round(time.perf_counter() - started, 3))
 
@@ -126,7 +127,7 @@ def describe(file: Path, source: str) -> list[Handler]:
     module = ModuleType(namespace["__name__"])
     module.__dict__.update(namespace)
     sys.modules[module.__name__] = module  # dataclasses look their module up by name
-    exec(compile(source, str(file), "exec"), module.__dict__)
+    exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
     handlers = api.handlers_of(module.__dict__)
     if not handlers:
         raise HandlerError(
@@ -171,7 +172,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def import_module(path: Path) -> ModuleType:
-    """Imports a generated module under its own unique name, compiling it where the cache does not have it."""
+    """Imports a generated module under its own unique name, compiling it where the cache does not have it.
+
+    Its name is the hash of its content: what is loaded already, machine code included, is taken as it is.
+    """
+    if path.stem in sys.modules:
+        return sys.modules[path.stem]
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

@@ -22,20 +22,24 @@ MAX_OVERLAP = 1000  # windows that one sample may belong to
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Where windows begin and end. Made by `tumbling`, `hopping` and `count`; times are in nanoseconds."""
+    """Where windows begin and end; times are in nanoseconds. Made by `tumbling`, `hopping`, `sliding`, `session`, `count`.
 
-    kind: Literal["time", "count"]
+    Of a session, `step` is the gap that ends it and `size` the longest that it may become.
+    """
+
+    kind: Literal["time", "count", "session", "sliding"]
     size: int
     step: int
     lateness: int = 0
     idle: int = IDLE
+    revise: bool = False  # put out at the end, and again for each late sample until `lateness` has passed
 
     def __post_init__(self) -> None:
         if self.size <= 0 or self.step <= 0:
             raise ValueError("a window of no length holds nothing; give it a size above zero")
         if self.step > self.size:
             raise ValueError("a step larger than the window would lose what falls between two windows")
-        if self.size > self.step * MAX_OVERLAP:
+        if self.kind in ("time", "count") and self.size > self.step * MAX_OVERLAP:
             raise ValueError(f"each sample would belong to more than {MAX_OVERLAP} windows; make the step larger")
 
     def first(self, position: int) -> int:
@@ -53,25 +57,54 @@ class Window:
         return number * self.step + self.size
 
     def __str__(self) -> str:
-        show = durations.show if self.kind == "time" else str
+        show = str if self.kind == "count" else durations.show
+        if self.kind == "session":
+            return f"sessions with gaps of {show(self.step)}"
         return f"{show(self.size)}" + ("" if self.step == self.size else f" every {show(self.step)}")
 
 
-def tumbling(size: str | float, *, lateness: str | float = 0, idle: str | float = "1s") -> Window:
+def tumbling(size: str | float, *, lateness: str | float = 0, idle: str | float = "1s", revise: bool = False) -> Window:
     """Windows one after the other: tumbling("1m") gives a row a minute and key.
 
-    `lateness`: how long a window stays open for samples that come out of order. `idle`: how long a key must be silent
-    before its windows close by the clock of the gateway.
+    `lateness`: how long a window stays open for samples that come out of order. `revise`: put it out at its end all the
+    same, and again for samples that come later. `idle`: how long a key must be silent before its windows close by the
+    clock of the gateway.
     """
-    length = durations.parse(size)
-    return Window("time", length, length, durations.parse(lateness), durations.parse(idle))
+    return hopping(size, size, lateness=lateness, idle=idle, revise=revise)
 
 
-def hopping(size: str | float, step: str | float, *, lateness: str | float = 0, idle: str | float = "1s") -> Window:
+def hopping(
+    size: str | float,
+    step: str | float,
+    *,
+    lateness: str | float = 0,
+    idle: str | float = "1s",
+    revise: bool = False,
+) -> Window:
     """Windows that overlap: hopping("5m", "1m") gives a row a minute over the last five."""
-    return Window(
-        "time", durations.parse(size), durations.parse(step), durations.parse(lateness), durations.parse(idle)
-    )
+    wait = durations.parse(lateness)
+    if revise and not wait:
+        raise ValueError('revise=True needs a lateness: until then late samples revise a window, as in lateness="1m"')
+    return Window("time", durations.parse(size), durations.parse(step), wait, durations.parse(idle), bool(revise))
+
+
+def sliding(size: str | float) -> Window:
+    """A window that ends at each sample: sliding("5m") gives a row for every sample, over the last five minutes."""
+    length = durations.parse(size)
+    return Window("sliding", length, length)
+
+
+def session(
+    gap: str | float, *, longest: str | float = "1d", lateness: str | float = 0, idle: str | float = "1s"
+) -> Window:
+    """Samples that belong together because nothing comes for `gap` before and after them: session("30s").
+
+    A session that does not end is cut after `longest`: until then its samples are held in memory.
+    """
+    size, step = durations.parse(longest), durations.parse(gap)
+    if step > size:
+        raise ValueError(f"a gap of {gap} is longer than a session may be ({longest}); give a larger `longest`")
+    return Window("session", size, step, durations.parse(lateness), durations.parse(idle))
 
 
 def count(n: int) -> Window:

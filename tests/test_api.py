@@ -154,7 +154,7 @@ def test_handlers_come_in_the_order_of_their_lines():
         ("@ef.filter('a')\nasync def f(x):\n    return True\n", "f: a compiled handler is a plain function"),
         ("@ef.filter('a')\ndef f(x):\n    yield True\n", "f: a compiled handler is a plain function"),
         ("@ef.filter('a')\ndef f(x, state):\n    return True\n", "f: its state has no type"),
-        ("@ef.filter('a')\ndef f(x, state: Rom):\n    return True\n", "f: an annotation: name 'Rom' is not defined"),
+        ("@ef.filter('a')\ndef f(x, state: 'Rom'):\n    return True\n", "f: an annotation: name 'Rom' is not defined"),
         ("@ef.filter('a', name='x y')\ndef f(x):\n    return True\n", "f: name 'x y'"),
         ("@ef.transform('a')\ndef t(x) -> str:\n    return ''\n", "t: its result is annotated str"),
         ("@ef.transform('a', to='a/+')\ndef t(x):\n    return x\n", "t: to='a/+': topic 'a/+' contains a wildcard"),

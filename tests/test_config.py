@@ -165,7 +165,9 @@ def test_an_unknown_key_is_told_with_a_suggestion_and_is_not_fatal():
 
 
 def test_an_unknown_key_that_resembles_nothing_gets_the_list():
-    assert read("[monitor]\nx = 1").warnings[0].endswith("monitor.x is not a setting and is ignored; known are interval")
+    assert (
+        read("[monitor]\nx = 1").warnings[0].endswith("monitor.x is not a setting and is ignored; known are interval")
+    )
 
 
 def test_all_that_is_wrong_is_told_at_once():

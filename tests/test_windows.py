@@ -51,6 +51,7 @@ def test_windows_of_a_count_go_by_the_running_number():
         (lambda: hopping("1m", "0s"), "give it a size above zero"),
         (lambda: hopping("1m", "2m"), "would lose what falls between two windows"),
         (lambda: hopping("1h", "1s"), f"more than {MAX_OVERLAP} windows; make the step larger"),
+        (lambda: tumbling("1m", revise=True), "revise=True needs a lateness"),
         (lambda: count(0), "give it a size above zero"),
         (lambda: count(2.5), "a whole number of samples, not 2.5"),
         (lambda: count(True), "a whole number of samples"),

@@ -6,6 +6,7 @@ signatures; the module's name is the hash of all that is compiled into it, so th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from edgefn.api import Field, Handler
@@ -68,6 +69,13 @@ def _scalar(field: Field, column: str) -> str:
     return {"float": column, "int": f"{PREFIX}np.int64({column})", "bool": f"{column} != 0.0"}[field.type]
 
 
+def _default(field: Field) -> str:
+    assert field.default is not None
+    if not math.isfinite(field.default):  # repr writes a name that is not defined
+        return {"nan": f"{PREFIX}np.nan", "inf": f"{PREFIX}np.inf", "-inf": f"-{PREFIX}np.inf"}[str(field.default)]
+    return repr({"float": float, "int": int, "bool": bool}[field.type](field.default))
+
+
 def _arguments(handler: Handler) -> str:
     """The call's arguments for row j, in the author's order."""
     order = {field.name: number for number, field in enumerate(handler.inputs)}
@@ -78,8 +86,7 @@ def _arguments(handler: Handler) -> str:
             field = handler.inputs[number]
             value = _scalar(field, f"columns[idx[{number}], j]")
             if field.default is not None:
-                default = {"float": field.default, "int": int(field.default), "bool": bool(field.default)}[field.type]
-                value = f"({value} if (present[j] >> idx[{number}]) & 1 else {default!r})"
+                value = f"({value} if (present[j] >> idx[{number}]) & 1 else {_default(field)})"
         else:
             value = {"ts": "ts[j]", "key": f"{PREFIX}np.int64(key[j])", "state": "state[key[j]]"}[name]
         arguments.append(value)

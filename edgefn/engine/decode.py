@@ -14,6 +14,8 @@ from edgefn.errors import PayloadError
 from edgefn.metrics import Metrics
 from edgefn.timestamps import to_ns
 
+EARLIEST = 10**18  # ns: 2001, as in edgefn.timestamps
+MAX_LENGTH = 366 * 86400 * 10**9  # ns between the first and the last sample of a batch event
 MAX_SKEW = 5 * 60 * 1_000_000_000  # a timestamp further in the future is not believed
 
 
@@ -25,7 +27,11 @@ def fields_of(payload: bytes) -> dict[str, Any]:
         raise PayloadError("empty")
     first = payload[0]
     # A msgpack map begins with a byte that no JSON text begins with.
-    value = events.unpack(payload) if 0x80 <= first <= 0x8F or first in (0xDE, 0xDF) else events.from_json(payload)
+    is_map = 0x80 <= first <= 0x8F or first in (0xDE, 0xDF)
+    try:
+        value = events.unpack(payload) if is_map else events.from_json(payload)
+    except MemoryError as error:  # nested arrays that declare far more elements than they bring
+        raise PayloadError("too_deep", "it asks for more memory than the engine has") from error
     if isinstance(value, dict):
         if len(value) > events.MAX_FIELDS:
             raise PayloadError("too_many_fields", f"{len(value)} fields; {events.MAX_FIELDS} are the limit")
@@ -43,8 +49,8 @@ class Decoder:
 
     def add(self, fields: dict[str, Any], table: Table, key: int, arrival: int) -> int:
         """Adds one event (one row, or one a sample where it holds arrays); returns the number of rows."""
-        for value in fields.values():
-            if isinstance(value, (np.ndarray, list)):
+        for name in table.fields:
+            if isinstance(fields.get(name), (np.ndarray, list)):
                 return self._add_batch(fields, table, key, arrival)
         table.reserve(1)
         row, present = table.n, 0
@@ -95,13 +101,11 @@ class Decoder:
         """
         arrays = {name: _array(name, fields[name]) for name in (*table.fields, "ts") if _is_array(fields.get(name))}
         lengths = {array.size for array in arrays.values()}
-        if not lengths:
-            return 0  # none of its arrays is of interest to a handler
         if len(lengths) > 1:
             raise PayloadError(
                 "uneven_arrays", f"arrays of {', '.join(map(str, sorted(lengths)))} elements in one event"
             )
-        n = lengths.pop()
+        n: int = lengths.pop()
         if n == 0:
             return 0
         table.reserve(n)
@@ -123,19 +127,25 @@ class Decoder:
     def _times(
         self, fields: dict[str, Any], arrays: dict[str, Any], n: int, arrival: int
     ) -> npt.NDArray[np.int64] | int:
+        times: npt.NDArray[np.int64]
         if "ts" in arrays:
-            times: npt.NDArray[np.int64] = arrays["ts"].astype(np.int64)
-            if to_ns(int(times[0])) is None or to_ns(int(times[-1])) is None or times.max() > arrival + MAX_SKEW:
+            low, high = arrays["ts"].min(), arrays["ts"].max()
+            if not EARLIEST <= low <= high <= arrival + MAX_SKEW:  # nor where one is NaN
                 self._metrics.count("ts.unusable", reason="unclear")
                 return arrival
+            times = arrays["ts"].astype(np.int64)
             return times
         dt = fields.get("dt", 0)
-        if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 <= dt <= 1e15:
+        if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 <= n * dt <= MAX_LENGTH:
             self._metrics.count("ts.unusable", reason="dt")
             dt = 0
-        length = round(n * dt)
-        start = self._time(fields["ts"], arrival) if "ts" in fields else arrival - length
-        return start + np.arange(n) * round(dt)
+        step = round(dt)
+        start = self._time(fields["ts"], arrival) if "ts" in fields else arrival - n * step
+        if start + n * step > arrival + MAX_SKEW:
+            self._metrics.count("ts.unusable", reason="future")
+            start = arrival - n * step
+        times = start + np.arange(n, dtype=np.int64) * step
+        return times
 
 
 def _is_array(value: Any) -> bool:

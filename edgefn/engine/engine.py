@@ -84,7 +84,7 @@ class Engine:
 
     def _watch_session(self) -> None:
         """Keeps the selector in step with the session's socket, which changes with every connection."""
-        sock = self._session.sock if self._session else None
+        sock = self._session.sock if self._session and not self._stopping else None
         wanted = None
         if sock is not None and self._session is not None:
             wanted = sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if self._session.wants_to_write else 0)
@@ -99,14 +99,16 @@ class Engine:
     def _wake_at(self) -> int:
         """Monotonic time of the next thing to do if nothing comes: an idle engine sleeps for as long as it can."""
         times = [time.monotonic_ns() + MINUTE]
-        if self._session is not None and self._planned:
+        if self._session is not None and self._planned and not self._stopping:
             times.append(self._session.due())
         if (due := self.plan.next_due()) is not None:
             times.append(max(due, self._last_commit + 50_000_000))
         if self._dirty and self._number == self._committed:
             times.append(self._last_commit + self._interval)
         if self._unsaved:
-            times += [self._last_full + MINUTE, self._last_stats + SECOND]
+            times.append(self._last_stats + SECOND)
+            if self._number == self._committed:  # else the store's answer wakes us
+                times.append(self._last_full + MINUTE)
         if self._stopping:
             times.append(self._stopping)
         return min(times)
@@ -116,7 +118,9 @@ class Engine:
     def _work(self) -> None:
         now = self._context.now = time.monotonic_ns()
         session = self._session
-        if session is not None and self._planned:  # what came before there is a plan would find no handler
+        if (
+            session is not None and self._planned and not self._stopping
+        ):  # what came before there is a plan would find no handler
             session.keep(now)
             session.flush()
             if self._busy:
@@ -222,6 +226,7 @@ class Engine:
             "labels": [labels[key] for key in output.key.tolist()],
             "ts": output.ts,
             "n": output.length,
+            "revised": output.revised,
             "values": list(output.values),
         }
         if node.manifest.kind == "anomaly":
@@ -247,7 +252,8 @@ class Engine:
             if now - self._last_commit >= self._interval or waiting >= HALF_WINDOW or self._stopping:
                 self._commit(now)
                 return
-        if self._unsaved and now - self._last_full >= MINUTE and self._number == self._committed:
+        due = now - self._last_full >= MINUTE or self._stopping
+        if self._unsaved and due and self._number == self._committed:
             self._commit(now)
         elif self._unsaved and now - self._last_stats >= SECOND:
             self._link.send({"type": "stats", **self._stats(now)})

@@ -35,7 +35,8 @@ def scan(data: Any, start: int, end: int, v5: bool, limit: int, out: Any, status
 
     out: (BATCH, WORDS) int64. `limit`: the largest frame that is accepted. MQTT 3.1.1 and 5, sections 2.2 and 3.3.
     """
-    at, n = start, 0
+    at: Any = start
+    n = 0
     status[WHY] = MORE
     while at < end:
         head = data[at]

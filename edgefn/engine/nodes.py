@@ -31,6 +31,7 @@ class Output:
     ts: npt.NDArray[np.int64]  # the window's end, or the event's time
     values: npt.NDArray[np.float64]  # (values, rows)
     length: npt.NDArray[np.int64] = field(default_factory=lambda: _NOTHING)  # samples of each window
+    revised: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))  # 1: put out before
 
 
 @dataclass(slots=True)
@@ -105,6 +106,7 @@ class Node:
         self.meter = Meter()
         self.children: list[Node | PaneGroup] = []
         self.failed_row: dict[str, float] | None = None
+        self.behind_window = False  # it changes only when a window closes
         self._counts = np.zeros(3, np.int64)
         self.idx = _NOTHING
         self.need = 0
@@ -221,7 +223,10 @@ class AnomalyNode(Node):
         changed = changed[:n]
         row = frame.sel[changed]
         key = frame.key[row]
-        value = frame.columns[self.idx[0], row] if self.idx.size else np.full(n, np.nan)
+        value = np.full(n, np.nan)  # of the first field, where the event has it
+        if self.idx.size:
+            has = (frame.present[row] >> self.idx[0] & 1).astype(np.bool_)
+            value[has] = frame.columns[self.idx[0], row[has]]
         values = np.stack([score[changed], value, raised[:n]])
         self.active.dirty[key] = True
         made = _frame(frame.ts[row], key, values)
@@ -266,7 +271,7 @@ class AggregateNode(Node):
             return
         self.meter.rows += good.size
         made = _frame(segments.end[good], segments.key[good], np.ascontiguousarray(out[:, good]))
-        context.emit(Output(self, made.key, made.ts, made.columns, segments.length[good]))
+        context.emit(Output(self, made.key, made.ts, made.columns, segments.length[good], segments.revised[good]))
         self.hand_on(made, context)
 
 
@@ -277,6 +282,7 @@ class PaneGroup:
         self.name = name
         self.panes = panes
         self.nodes: list[AggregateNode] = []
+        self.behind_window = False  # its samples are what other windows put out
         self.told_late = panes.late  # what the counters have been told already
         self.told_full = panes.full
 

@@ -30,6 +30,7 @@ V5_REASONS = {
     0x97: "quota exceeded",
     0x98: "administrative action",
 }
+_RECEIVE_MAXIMUM, _SERVER_KEEPALIVE = 0x21, 0x13
 _V311_CODES = {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
 
 
@@ -103,19 +104,49 @@ def parse_connack(body: bytes, *, v5: bool) -> Connack:
     if len(body) < 2:
         raise ValueError("a CONNACK of less than two bytes")
     reason = body[1]
-    if not v5:
+    if not v5 or len(body) == 2:  # a broker that knows no MQTT 5 answers as 3.1.1 says
         return Connack(bool(body[0] & 1), _V311_CODES.get(reason, reason))
-    receive, keepalive, at = 65535, None, 3  # the length of properties fits into one byte in every broker seen
-    sizes = {0x11: 4, 0x21: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x22: 2, 0x28: 1, 0x29: 1, 0x2A: 1, 0x13: 2}
-    while at < len(body):
-        kind = body[at]
-        size = sizes.get(kind)
-        if size is None:  # a text: assigned client id, reason, user property; nothing after it is needed
+    found = _properties(body[2:])
+    return Connack(bool(body[0] & 1), reason, found.get(_RECEIVE_MAXIMUM, 65535), found.get(_SERVER_KEEPALIVE))
+
+
+def parse_suback(body: bytes, *, v5: bool) -> tuple[int, bytes]:
+    """The packet id and one code a filter, 0x80 and above where it is refused."""
+    at = 2
+    if v5:
+        length, size = _read_length(body[2:])
+        at += size + length
+    return int.from_bytes(body[:2], "big"), body[at:]
+
+
+def _read_length(data: bytes) -> tuple[int, int]:
+    """A variable byte integer and how many bytes it takes."""
+    value = 0
+    for size, byte in enumerate(data[:4], 1):
+        value |= (byte & 127) << 7 * (size - 1)
+        if byte < 128:
+            return value, size
+    return value, min(len(data), 4)
+
+
+# MQTT 5, 2.2.2.2: numbers have a fixed size; texts and binary data say theirs in two bytes.
+_SIZES = {0x11: 4, 0x13: 2, 0x21: 2, 0x22: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x28: 1, 0x29: 1, 0x2A: 1}
+_TEXTS = {0x12: 1, 0x15: 1, 0x16: 1, 0x1A: 1, 0x1C: 1, 0x1F: 1, 0x26: 2}  # a user property is two texts
+
+
+def _properties(data: bytes) -> dict[int, int]:
+    """The numbers among a packet's properties, up to the first that the standard does not know."""
+    length, at = _read_length(data)
+    end, found = min(at + length, len(data)), {}
+    while at < end:
+        kind = data[at]
+        at += 1
+        if size := _SIZES.get(kind):
+            found[kind] = int.from_bytes(data[at : at + size], "big")
+            at += size
+        elif kind in _TEXTS:
+            for _ in range(_TEXTS[kind]):
+                at += 2 + int.from_bytes(data[at : at + 2], "big")
+        else:
             break
-        value = int.from_bytes(body[at + 1 : at + 1 + size], "big")
-        if kind == 0x21:
-            receive = value
-        elif kind == 0x13:
-            keepalive = value
-        at += 1 + size
-    return Connack(bool(body[0] & 1), reason, receive, keepalive)
+    return found

@@ -19,7 +19,8 @@ KEY = np.dtype(
         ("watermark", "i8"),  # largest position seen; for time, goes on with the clock when the key falls silent
         ("seen", "i8"),  # monotonic time of the last sample
         ("due", "i8"),  # the watermark that closes the earliest open window; NEVER where none is open
-        ("done", "i8"),  # windows below this number are closed
+        ("done", "i8"),  # windows below this number are closed: what comes for them is late
+        ("fired", "i8"),  # windows below this number have been put out
         ("count", "i8"),  # samples so far: the position of the next one in windows of a count
         ("rows", "i8"),  # samples held
         ("head", "i4"),
@@ -31,13 +32,17 @@ KEY = np.dtype(
 )
 
 # Indices into the store's `spec` (what the window is) and `free` (the list of free blocks).
-IS_COUNT, SIZE, STEP, LATENESS, IDLE = range(5)
+KIND, SIZE, STEP, LATENESS, IDLE, REVISE = range(6)
+TIME, COUNT, SESSION, SLIDING = range(4)
 FREE_HEAD, FREE_COUNT, LONGEST, LATE, SKIPPED = range(5)
 TOUCHED, CLOSED = 1, 2
+# What `fresh` says of a row: no checkpoint has it; it came for a window that had been put out already.
+UNSAVED, REVISES = 1, 2
 
 _i64 = types.int64
 _KEYS = types.Array(numba.from_dtype(KEY), 1, "C")
-_I32S, _I64S = types.int32[::1], types.int64[::1]
+_I32S, _I64S, _U8S = types.int32[::1], types.int64[::1], types.uint8[::1]
+_F64SS = types.float64[:, ::1]
 _BLOCKS = (types.float64[:, :, ::1], types.int64[:, ::1], types.int64[:, ::1], types.uint8[:, ::1], _I32S, _I32S, _I64S)
 
 
@@ -50,9 +55,53 @@ def closed_below(spec: Any, watermark: int) -> int:
     return number
 
 
-@compiled(
-    _i64(_I64S, _KEYS, *_BLOCKS, _i64, _I32S, _I64S, _I32S, _I64S, types.float64[:, ::1], _I64S, _i64, _i64, _I32S)
+@compiled(_i64(_I64S, _i64))
+def fired_below(spec: Any, watermark: int) -> int:
+    """The number of the first window that is not put out at this watermark: with revisions they do not wait for `lateness`."""
+    if watermark == BEGINNING:
+        return BEGINNING
+    wait = 0 if spec[REVISE] else spec[LATENESS]
+    number: int = (watermark - wait - spec[SIZE]) // spec[STEP] + 1
+    return number
+
+
+@compiled(_i64(_i64, _KEYS, *_BLOCKS))
+def place(
+    key: int, keys: Any, values: Any, times: Any, lows: Any, fresh: Any, nexts: Any, fills: Any, free: Any
+) -> int:
+    """Makes room for one more row at the end of the key's chain; returns its place as block * BLOCK + index."""
+    k = keys[key]
+    tail = k.tail
+    if tail < 0 or fills[tail] == BLOCK:
+        block = free[FREE_HEAD]
+        free[FREE_HEAD] = nexts[block]
+        free[FREE_COUNT] -= 1
+        nexts[block] = -1
+        fills[block] = 0
+        if tail < 0:
+            k.head = block
+        else:
+            nexts[tail] = block
+        k.tail = block
+        tail = block
+    at = fills[tail]
+    fills[tail] = at + 1
+    k.rows += 1
+    free[LONGEST] = max(free[LONGEST], k.rows)
+    return tail * BLOCK + at
+
+
+# spec, keys, blocks, n, sel, ts, key, present, columns, idx, need, now, closable
+INSERT = (_I64S, _KEYS, *_BLOCKS, _i64, _I32S, _I64S, _I32S, _I64S, _F64SS, _I64S, _i64, _i64, _I32S)
+# spec, keys, blocks, closable, n_closable, progress, one key's rows, segments
+CLOSE = types.void(
+    *(_I64S, _KEYS, *_BLOCKS, _I32S, _i64, _I64S),
+    *(_F64SS, _I64S, _I64S, _U8S),
+    *(_F64SS, _I64S, _I64S, _I64S, _I32S, _I64S, _U8S),
 )
+
+
+@compiled(_i64(*INSERT))
 def insert(
     spec: Any,
     keys: Any,
@@ -87,7 +136,7 @@ def insert(
             free[SKIPPED] += 1
             continue
         k = keys[key[j]]
-        position = k.count if spec[IS_COUNT] else ts[j]
+        position = k.count if spec[KIND] == COUNT else ts[j]
         low = (position - spec[SIZE]) // spec[STEP] + 1
         if k.done > low:
             low = k.done
@@ -95,42 +144,28 @@ def insert(
             free[LATE] += 1
             k.seen = now
             continue
-        tail = k.tail
-        if tail < 0 or fills[tail] == BLOCK:
-            block = free[FREE_HEAD]
-            free[FREE_HEAD] = nexts[block]
-            free[FREE_COUNT] -= 1
-            nexts[block] = -1
-            fills[block] = 0
-            if tail < 0:
-                k.head = block
-            else:
-                nexts[tail] = block
-            k.tail = block
-            tail = block
-        at = fills[tail]
-        times[tail, at] = ts[j]
-        lows[tail, at] = low
-        fresh[tail, at] = 1
-        k.dirty |= TOUCHED
+        spot = place(key[j], keys, values, times, lows, fresh, nexts, fills, free)
+        block, at = spot // BLOCK, spot % BLOCK
+        times[block, at] = ts[j]
+        lows[block, at] = low
+        revises = spec[REVISE] != 0 and low < fired_below(spec, k.watermark)
+        fresh[block, at] = UNSAVED | REVISES if revises else UNSAVED
         for f in range(idx.size):
-            values[tail, f, at] = columns[idx[f], j]
-        fills[tail] = at + 1
-        k.rows += 1
+            values[block, f, at] = columns[idx[f], j]
+        k.dirty |= TOUCHED
         k.count += 1
-        if k.rows > free[LONGEST]:
-            free[LONGEST] = k.rows
-        due = low * spec[STEP] + spec[SIZE] + spec[LATENESS]
+        wait = 0 if spec[REVISE] else spec[LATENESS]
+        due = low * spec[STEP] + spec[SIZE] + wait
         if due < k.due:
             k.due = due
-        watermark = position + 1 if spec[IS_COUNT] else position
+        watermark = position + 1 if spec[KIND] == COUNT else position
         if watermark > k.watermark:
             k.watermark = watermark
             done = closed_below(spec, watermark)
             if done > k.done:
                 k.done = done
         k.seen = now
-        if k.watermark >= k.due and k.flagged == 0:
+        if (k.watermark >= k.due or revises) and k.flagged == 0:
             k.flagged = 1
             closable[n_closable] = key[j]
             n_closable += 1
@@ -149,7 +184,8 @@ def tick(spec: Any, keys: Any, n_keys: int, now: int, closable: Any) -> int:
         if silent > 0 and k.watermark + silent >= k.due:
             k.watermark += silent
             k.seen = now - spec[IDLE]
-            k.done = max(k.done, closed_below(spec, k.watermark))
+            if spec[KIND] == TIME:
+                k.done = max(k.done, closed_below(spec, k.watermark))
             k.flagged = 1
             closable[n_closable] = i
             n_closable += 1
@@ -169,26 +205,7 @@ def next_due(spec: Any, keys: Any, n_keys: int) -> int:
     return earliest
 
 
-@compiled(
-    types.void(
-        _I64S,
-        _KEYS,
-        *_BLOCKS,
-        _I32S,
-        _i64,
-        _I64S,
-        types.float64[:, ::1],
-        _I64S,
-        _I64S,
-        types.uint8[::1],
-        types.float64[:, ::1],
-        _I64S,
-        _I64S,
-        _I64S,
-        _I32S,
-        _I64S,
-    )
-)
+@compiled(CLOSE)
 def close(
     spec: Any,
     keys: Any,
@@ -212,6 +229,7 @@ def close(
     length: Any,
     out_key: Any,
     end: Any,
+    revised: Any,
 ) -> None:
     """Writes the samples of closed windows, in the order of time, one segment after the other.
 
@@ -221,8 +239,10 @@ def close(
     while progress[0] < n_closable:
         key = closable[progress[0]]
         k = keys[key]
+        upto = max(fired_below(spec, k.watermark), k.done)
         if k.head < 0:
             k.flagged = 0
+            k.fired = max(k.fired, upto)
             progress[0] += 1
             continue
         n = 0
@@ -232,7 +252,7 @@ def close(
             for at in range(fills[block]):
                 # Insertion keeps the order of time and costs nothing for what comes in order already.
                 i = n
-                if not spec[IS_COUNT]:
+                if spec[KIND] != COUNT:
                     while i > 0 and row_times[i - 1] > times[block, at]:
                         row_times[i] = row_times[i - 1]
                         row_lows[i] = row_lows[i - 1]
@@ -255,34 +275,38 @@ def close(
             for i in range(1, n):
                 window = min(window, row_lows[i])
         while True:
-            while start < n and (first + start if spec[IS_COUNT] else row_times[start]) // spec[STEP] < window:
+            while start < n and (first + start if spec[KIND] == COUNT else row_times[start]) // spec[STEP] < window:
                 start += 1
             if start == n:
                 break
             # Jump over windows without samples: the rows may be years apart.
-            begin = ((first + start if spec[IS_COUNT] else row_times[start]) - spec[SIZE]) // spec[STEP] + 1
+            begin = ((first + start if spec[KIND] == COUNT else row_times[start]) - spec[SIZE]) // spec[STEP] + 1
             if begin > window:
                 window = begin
-            if window >= k.done:
+            if window >= upto:
                 break
             n_samples = progress[3]
             if n_samples + n - start > out_times.size or progress[2] == offset.size:
                 progress[1] = window
                 return
             i = start
-            while i < n and (first + i if spec[IS_COUNT] else row_times[i]) < window * spec[STEP] + spec[SIZE]:
+            wanted = window >= k.fired
+            while i < n and (first + i if spec[KIND] == COUNT else row_times[i]) < window * spec[STEP] + spec[SIZE]:
                 if row_lows[i] <= window:
+                    if row_fresh[i] & REVISES:
+                        wanted = True
                     out_times[n_samples] = row_times[i]
                     for f in range(values.shape[1]):
                         out_values[f, n_samples] = row_values[f, i]
                     n_samples += 1
                 i += 1
-            if n_samples > progress[3]:
+            if wanted and n_samples > progress[3]:
                 segment = progress[2]
+                revised[segment] = window < k.fired
                 offset[segment] = progress[3]
                 length[segment] = n_samples - progress[3]
                 out_key[segment] = key
-                end[segment] = window * spec[STEP] + spec[SIZE] if not spec[IS_COUNT] else row_times[i - 1]
+                end[segment] = window * spec[STEP] + spec[SIZE] if spec[KIND] != COUNT else row_times[i - 1]
                 progress[2] += 1
                 progress[3] = n_samples
             window += 1
@@ -295,7 +319,7 @@ def close(
         last = np.int32(-1)
         fills[block] = 0
         for i in range(n):
-            position = first + i if spec[IS_COUNT] else row_times[i]
+            position = first + i if spec[KIND] == COUNT else row_times[i]
             if position // spec[STEP] < k.done:
                 continue
             if used == BLOCK:
@@ -306,15 +330,19 @@ def close(
             times[block, used] = row_times[i]
             low = max(row_lows[i], k.done)
             lows[block, used] = low
-            fresh[block, used] = row_fresh[i]
+            fresh[block, used] = row_fresh[i] & ~np.uint8(REVISES)
             for f in range(values.shape[1]):
                 values[block, f, used] = row_values[f, i]
             used += 1
             fills[block] = used
             k.rows += 1
-            due = low * spec[STEP] + spec[SIZE] + spec[LATENESS]
+            # The next window to put out, or with revisions also the time to let go of one that was.
+            wait = spec[LATENESS] if low < upto or not spec[REVISE] else 0
+            due = low * spec[STEP] + spec[SIZE] + wait
             if due < k.due:
                 k.due = due
+            if low < upto and position // spec[STEP] >= upto:
+                k.due = min(k.due, upto * spec[STEP] + spec[SIZE])
         rest = block if used == 0 else nexts[block]
         if used == 0:
             k.head = -1
@@ -329,6 +357,7 @@ def close(
             free[FREE_COUNT] += 1
             rest = following
         k.flagged = 0
+        k.fired = max(k.fired, upto)
         k.dirty |= CLOSED
         progress[0] += 1
         progress[1] = BEGINNING
@@ -366,14 +395,14 @@ def collect(
             block = k.head
             while block >= 0:
                 for at in range(fills[block]):
-                    if all_rows or fresh[block, at]:
+                    if all_rows or fresh[block, at] & UNSAVED:
                         if writing == 1:
                             out_key[n] = i
                             out_times[n] = times[block, at]
                             out_lows[n] = lows[block, at]
                             for f in range(values.shape[1]):
                                 out_values[f, n] = values[block, f, at]
-                            fresh[block, at] = 0
+                            fresh[block, at] &= ~np.uint8(UNSAVED)
                         n += 1
                 block = nexts[block]
         if n > capacity:
@@ -401,27 +430,12 @@ def restore(
     """Puts rows of a checkpoint back into their chains. The caller has made sure of n free blocks."""
     for i in range(n):
         k = keys[row_key[i]]
-        tail = k.tail
-        if tail < 0 or fills[tail] == BLOCK:
-            block = free[FREE_HEAD]
-            free[FREE_HEAD] = nexts[block]
-            free[FREE_COUNT] -= 1
-            nexts[block] = -1
-            fills[block] = 0
-            if tail < 0:
-                k.head = block
-            else:
-                nexts[tail] = block
-            k.tail = block
-            tail = block
-        at = fills[tail]
-        times[tail, at] = row_times[i]
-        lows[tail, at] = row_lows[i]
-        fresh[tail, at] = 0
+        spot = place(row_key[i], keys, values, times, lows, fresh, nexts, fills, free)
+        block, at = spot // BLOCK, spot % BLOCK
+        times[block, at] = row_times[i]
+        lows[block, at] = row_lows[i]
+        fresh[block, at] = 0
         for f in range(values.shape[1]):
-            values[tail, f, at] = row_values[f, i]
-        fills[tail] = at + 1
-        k.rows += 1
-        free[LONGEST] = max(free[LONGEST], k.rows)
+            values[block, f, at] = row_values[f, i]
         due = row_lows[i] * spec[STEP] + spec[SIZE] + spec[LATENESS]
         k.due = min(k.due, due)

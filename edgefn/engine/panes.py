@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefn.engine import pane_kernels as kernels
+from edgefn.engine import session_kernels
 from edgefn.engine.columns import Frame
 from edgefn.engine.pane_kernels import BEGINNING, BLOCK, KEY, NEVER
 from edgefn.windows import Window
 
 MAX_SEGMENTS = 4096
+KINDS = ("time", "count", "session", "sliding")  # in the order of the kernels' numbers
 
 
 @dataclass(slots=True)
@@ -32,10 +34,13 @@ class Segments:
     end: npt.NDArray[np.int64]  # of the window; for windows of a count, the time of the last sample
     ts: npt.NDArray[np.int64]
     columns: npt.NDArray[np.float64]  # (fields, samples)
+    revised: npt.NDArray[np.uint8]  # 1 where the window was put out before, without samples that have come since
 
 
 class Panes:
     """The open windows of one source, window specification and set of fields."""
+
+    _close_kernel = staticmethod(kernels.close)
 
     def __init__(self, window: Window, n_fields: int, max_samples: int = 1 << 22) -> None:
         self.window = window
@@ -45,7 +50,15 @@ class Panes:
         self.full = 0  # rows given up because max_samples were held
         self._max_blocks = max(max_samples // BLOCK, 1)
         self._spec = np.array(
-            [window.kind == "count", window.size, window.step, window.lateness, window.idle], dtype=np.int64
+            [
+                KINDS.index(window.kind),
+                window.size,
+                window.step,
+                window.lateness,
+                window.idle,
+                window.revise,
+            ],
+            dtype=np.int64,
         )
         self._keys = np.zeros(0, KEY)
         self._n_keys = 0
@@ -108,29 +121,21 @@ class Panes:
             if n == 0:
                 self.full += frame.n - done
                 return
-            closable = kernels.insert(
-                self._spec,
-                self._keys,
-                *self._blocks,
-                n,
-                frame.sel[done : done + n],
-                frame.ts,
-                frame.key,
-                frame.present,
-                frame.columns,
-                idx,
-                need,
-                now,
-                self._closable,
+            taken, closable = self._insert(
+                n, frame.sel[done : done + n], frame.ts, frame.key, frame.present, frame.columns, idx, need, now
             )
             self.late, self.skipped = int(self._free[kernels.LATE]), int(self._free[kernels.SKIPPED])
-            done += n
+            done += taken
             if closable:
                 yield from self._close(closable)
 
+    def _insert(self, n: int, *rows: Any) -> tuple[int, int]:
+        """How many rows were taken, and how many keys have a window to close."""
+        return n, kernels.insert(self._spec, self._keys, *self._blocks, n, *rows, self._closable)
+
     def tick(self, now: int) -> Iterator[Segments]:
         """Closes what is due by time because its key has fallen silent."""
-        if self._spec[kernels.IS_COUNT]:
+        if self.window.kind == "count":
             return
         closable = kernels.tick(self._spec, self._keys, self._n_keys, now, self._closable)
         if closable:
@@ -138,7 +143,7 @@ class Panes:
 
     def next_due(self) -> int | None:
         """The monotonic time at which `tick` will have something to do if nothing comes, None where nothing is open."""
-        if self._spec[kernels.IS_COUNT]:
+        if self.window.kind == "count":
             return None
         at = kernels.next_due(self._spec, self._keys, self._n_keys)
         return None if at == NEVER else at
@@ -160,8 +165,9 @@ class Panes:
             out = Segments(
                 0, np.empty(MAX_SEGMENTS, np.int64), np.empty(MAX_SEGMENTS, np.int64), np.empty(MAX_SEGMENTS, np.int32),
                 np.empty(MAX_SEGMENTS, np.int64), np.empty(room, np.int64), np.empty((self.n_fields, room)),
+                np.zeros(MAX_SEGMENTS, np.uint8),
             )  # fmt: skip
-            kernels.close(
+            self._close_kernel(
                 self._spec,
                 self._keys,
                 *self._blocks,
@@ -175,6 +181,7 @@ class Panes:
                 out.length,
                 out.key,
                 out.end,
+                out.revised,
             )
             out.n = int(progress[2])
             if out.n:
@@ -219,6 +226,7 @@ class Panes:
             "keys": chosen.astype(np.int32),
             "watermark": keys["watermark"].copy(),
             "done": keys["done"].copy(),
+            "fired": keys["fired"].copy(),
             "count": keys["count"].copy(),
             "key": key[:n],
             "times": times[:n],
@@ -254,7 +262,7 @@ class Panes:
                 *(part[name].copy() for name in ("key", "times", "lows")),
                 values,
             )
-            for name in ("watermark", "done", "count"):
+            for name in ("watermark", "done", "fired", "count"):
                 self._keys[name][numbers] = part[name]
             self._keys["flagged"][numbers] = 1
             closable = numbers.copy()
@@ -265,10 +273,34 @@ class Panes:
         return True
 
 
+class SessionPanes(Panes):
+    """Sessions: runs of samples without a gap."""
+
+    _close_kernel = staticmethod(session_kernels.close_sessions)
+
+    def _insert(self, n: int, *rows: Any) -> tuple[int, int]:
+        found = np.zeros(1, np.int64)
+        taken = session_kernels.insert(self._spec, self._keys, *self._blocks, n, *rows, self._closable, found)
+        return taken, int(found[0])
+
+
+class SlidingPanes(SessionPanes):
+    """Windows that end at each sample."""
+
+    _close_kernel = staticmethod(session_kernels.close_sliding)
+
+
+def make_panes(window: Window, n_fields: int) -> Panes:
+    """The store for a kind of window."""
+    kinds: dict[str, type[Panes]] = {"session": SessionPanes, "sliding": SlidingPanes}
+    return kinds.get(window.kind, Panes)(window, n_fields)
+
+
 def _reset(keys: npt.NDArray[Any]) -> None:
     keys[:] = np.zeros((), KEY)
     keys["watermark"] = BEGINNING
     keys["done"] = BEGINNING
+    keys["fired"] = BEGINNING
     keys["due"] = NEVER
     keys["head"] = -1
     keys["tail"] = -1

@@ -13,7 +13,7 @@ from edgefn.api import Field
 from edgefn.engine.codegen import PREFIX
 from edgefn.engine.columns import Frame
 from edgefn.engine.nodes import MAX_ROWS, AggregateNode, AnomalyNode, Context, Node, PaneGroup, State, make
-from edgefn.engine.panes import Panes
+from edgefn.engine.panes import make_panes
 from edgefn.engine.sources import Router, Source
 from edgefn.errors import EdgefnError
 from edgefn.manifest import HandlerManifest, Manifest
@@ -77,6 +77,7 @@ class Plan:
             pattern, parent = self._root(handler)
             layout = self.sources[pattern].table.fields if parent is None else _names(parent.manifest.outputs)
             node.bind(layout)
+            node.behind_window = isinstance(node, AggregateNode) or self._behind_window(handler)
             above = self.nodes[handler.parent] if handler.parent else None
             siblings = self.roots.setdefault(pattern, []) if above is None else above.children
             owner = self._pattern(handler)
@@ -103,11 +104,14 @@ class Plan:
     def owners(self) -> set[str]:
         """The names under which the store keeps what belongs to this plan."""
         owners = {f"keys {pattern}" for pattern in self.sources} | {f"panes {name}" for name in self.groups}
-        for name, node in self.nodes.items():
-            owners.add(f"state {name}")
+        for node in self.nodes.values():
+            owners.add(self._owner("state", node))
             if isinstance(node, AnomalyNode):
-                owners.add(f"alerts {name}")
+                owners.add(self._owner("alerts", node))
         return owners
+
+    def _owner(self, what: str, node: Node) -> str:
+        return f"{what} {node.name} {self._pattern(node.manifest)}"
 
     def _lost(self, handler: HandlerManifest) -> bool:
         while handler.parent is not None:
@@ -126,16 +130,25 @@ class Plan:
         assert handler.pattern is not None
         return handler.pattern, above
 
+    def _behind_window(self, handler: HandlerManifest) -> bool:
+        while handler.parent is not None:
+            handler = self.nodes[handler.parent].manifest
+            if handler.window is not None:
+                return True
+        return False
+
     def _pattern(self, handler: HandlerManifest) -> str:
         return self._root(handler)[0]
 
     def _group(self, handler: HandlerManifest, node: AggregateNode, pattern: str) -> PaneGroup:
         assert handler.window is not None
         fields = ",".join(entry.name for entry in handler.inputs)
-        name = f"{handler.parent or pattern}|{handler.window.kind} {handler.window!r}|{fields}"
+        # With the pattern: keys are numbered by it, so windows of another pattern's keys are never taken over.
+        name = f"{pattern}|{handler.parent or ''}|{handler.window.kind} {handler.window!r}|{fields}"
         group = self.groups.get(name)
         if group is None:
-            group = self.groups[name] = PaneGroup(name, Panes(handler.window, len(handler.inputs)))
+            group = self.groups[name] = PaneGroup(name, make_panes(handler.window, len(handler.inputs)))
+            group.behind_window = self._behind_window(handler)
         group.nodes.append(node)
         return group
 
@@ -174,16 +187,17 @@ class Plan:
 
     def adopt(self, old: Plan) -> None:
         """Takes over keys, windows and states from the plan before, where their shape is unchanged."""
-        self._written = old._written
+        owners = self.owners()
+        self._written = {owner: n for owner, n in old._written.items() if owner in owners}
         self.urgent = {pattern for pattern in old.urgent if pattern in self.sources}
         for pattern, source in self.sources.items():
             if before := old.sources.get(pattern):
                 keys = before.keys
-                keys.on_evict = source.keys.on_evict
+                keys.on_evict, keys.pending = source.keys.on_evict, source.keys.pending
                 source.keys = keys
         for name, group in self.groups.items():
-            if name in old.groups:
-                group.panes = old.groups[name].panes
+            if same := old.groups.get(name):
+                group.panes, group.told_late, group.told_full = same.panes, same.told_late, same.told_full
         for name, node in self.nodes.items():
             earlier = old.nodes.get(name)
             if earlier is None or self._pattern(node.manifest) != old._pattern(earlier.manifest):
@@ -191,6 +205,7 @@ class Plan:
             node.meter = earlier.meter
             if not node.state.adopt(earlier.state):
                 self.fresh.append(name)
+                self._written.pop(self._owner("state", node), None)
             if isinstance(node, AnomalyNode) and isinstance(earlier, AnomalyNode):
                 node.active = earlier.active
         for pattern in self.sources:
@@ -200,20 +215,22 @@ class Plan:
         """What changed since the last one, as parts for the store.
 
         Sources that brought durable (QoS 1) events are saved in full. For the others `everything`, once a minute, does
-        that; until then only so much is saved that nothing already put out is put out again.
+        that; until then only so much is saved that nothing already put out is put out again. What stands behind a window
+        changes when one closes, which may be long after the last event: it is saved with what the window put out.
         """
         parts: list[Part] = []
         for pattern, source in self.sources.items():
             full = everything or pattern in self.urgent
             self._part(f"keys {pattern}", source.keys.checkpoint, parts)
             for item in self._owned.get(pattern, []):
+                whole = full or item.behind_window
                 if isinstance(item, PaneGroup):
-                    self._part(f"panes {item.name}", item.panes.checkpoint, parts, rows=full)
+                    self._part(f"panes {item.name}", item.panes.checkpoint, parts, rows=whole)
                 else:
-                    if full:
-                        self._part(f"state {item.name}", item.state.checkpoint, parts)
+                    if whole:
+                        self._part(self._owner("state", item), item.state.checkpoint, parts)
                     if isinstance(item, AnomalyNode):
-                        self._part(f"alerts {item.name}", item.active.checkpoint, parts)
+                        self._part(self._owner("alerts", item), item.active.checkpoint, parts)
         self.urgent.clear()
         return parts
 
@@ -224,7 +241,8 @@ class Plan:
         data = events.pack(change)
         written = self._written.get(owner)
         # An owner's increments may grow to as much as its snapshot; so a byte is written about twice in all.
-        if options.get("rows", True) and (written is None or written + len(data) > SNAPSHOT_EVERY):
+        # The first part of a life is a snapshot: the store may hold what an earlier handler of this name has left.
+        if written is None or (options.get("rows", True) and written + len(data) > SNAPSHOT_EVERY):
             data = events.pack(save(everything=True))
             parts.append(Part(owner, True, data))
             self._written[owner] = min(0, SNAPSHOT_EVERY - 2 * len(data))
@@ -237,11 +255,13 @@ class Plan:
 
         What cannot be taken up begins afresh and is listed in `fresh`: an engine that cannot start would be worse.
         """
-        self._written = {owner: sum(map(len, parts)) for owner, parts in checkpoint.items()}
+        self._written |= {owner: sum(map(len, parts)) for owner, parts in checkpoint.items()}
 
         def take(owner: str, name: str, restore: Callable[[list[Any]], bool]) -> None:
+            if owner not in checkpoint:
+                return
             try:
-                done = restore([events.unpack(data, events.MAX_LINK) for data in checkpoint.get(owner, [])])
+                done = restore([events.unpack(data, events.MAX_LINK) for data in checkpoint[owner]])
             except (EdgefnError, KeyError, ValueError, TypeError, IndexError):
                 log.exception("%s: what was saved cannot be taken up", owner)
                 done = False
@@ -255,9 +275,9 @@ class Plan:
         for name, group in self.groups.items():
             take(f"panes {name}", name, lambda parts, group=group: group.panes.restore(parts, now))  # type: ignore[misc]
         for name, node in self.nodes.items():
-            take(f"state {name}", name, node.state.restore)
+            take(self._owner("state", node), name, node.state.restore)
             if isinstance(node, AnomalyNode):
-                take(f"alerts {name}", name, node.active.restore)
+                take(self._owner("alerts", node), name, node.active.restore)
 
 
 def _names(fields: Iterable[Field]) -> list[str]:

@@ -65,7 +65,10 @@ class Session:
         self._on_change = on_change  # told ("connected" | "offline" | "refused", why)
         self._v5 = protocol == 5
         self._filters: frozenset[str] = frozenset()
-        self._subscribed: frozenset[str] = frozenset()
+        self._subscribed: frozenset[str] = frozenset()  # what the broker has confirmed
+        self._asked: dict[int, list[str]] = {}  # subscriptions on their way, by packet id
+        self._keepalive = KEEPALIVE
+        self._committed = 0
         self._bytes = bytearray(BUFFER)
         self._buffer = np.frombuffer(self._bytes, np.uint8)  # the same memory, for the scanner
         self._start = self._end = 0
@@ -88,14 +91,22 @@ class Session:
             self._resubscribe()
 
     def _resubscribe(self) -> None:
-        for make, changed in (
-            (packets.unsubscribe, self._subscribed - self._filters),
-            (packets.subscribe, self._filters - self._subscribed),
-        ):
-            if changed:
-                self._packet_id = self._packet_id % 65535 + 1
-                self._send(make(self._packet_id, sorted(changed), v5=self._v5))
-        self._subscribed = self._filters
+        asked = {one for filters in self._asked.values() for one in filters}
+        gone = sorted((self._subscribed | asked) - self._filters)
+        new = sorted(self._filters - self._subscribed - asked)
+        self._subscribed -= frozenset(gone)
+        for filters in self._asked.values():
+            filters[:] = ["" if one in gone else one for one in filters]
+        if gone:
+            self._send(packets.unsubscribe(self._next_id(), gone, v5=self._v5))
+        if new:
+            packet_id = self._next_id()
+            self._asked[packet_id] = new
+            self._send(packets.subscribe(packet_id, new, v5=self._v5))
+
+    def _next_id(self) -> int:
+        self._packet_id = self._packet_id % 65535 + 1
+        return self._packet_id
 
     def restore(self, part: dict[str, Any]) -> None:
         """Takes up what the last commit knew: messages that may come again, and topics that are subscribed."""
@@ -142,6 +153,7 @@ class Session:
         self.sock, self.connected = None, False
         self._start = self._end = self._skip = 0
         self._out.clear()
+        self._asked.clear()  # whether the broker has read them is not known, so they are asked for again
         ceiling = 30.0 if state == "refused" else min(30.0, 0.25 * 2.0 ** min(self._attempt, 10))
         self._attempt += 1
         self._retry_at = now + int(random.uniform(0.1, ceiling) * SECOND)
@@ -165,7 +177,7 @@ class Session:
             return self._retry_at
         if not self.connected:
             return self._sent_at + int(CONNECT_TIMEOUT * SECOND)
-        return self._sent_at + KEEPALIVE * SECOND * 3 // 4
+        return self._sent_at + self._keepalive * SECOND * 3 // 4
 
     def keep(self, now: int) -> None:
         """Connects, keeps alive, gives up on a silent broker."""
@@ -175,9 +187,10 @@ class Session:
             self.connect(now)
         elif not self.connected:
             self._drop(f"{self._address} does not answer", now)
-        elif now - self._heard_at > 2 * KEEPALIVE * SECOND:
+        elif now - self._heard_at > 2 * self._keepalive * SECOND:
             self._drop(f"{self._address} has gone silent", now)
         else:
+            self.deliveries.pinged()
             self._send(packets.PINGREQ)
             self._sent_at = now
 
@@ -204,6 +217,7 @@ class Session:
 
     def acknowledge(self, committed: int) -> None:
         """Acknowledges, in order, all that commits up to this one hold, and asks for proof that it arrived."""
+        self._committed = committed
         if not self.connected:
             return
         ids = self.deliveries.acknowledge(committed)
@@ -251,14 +265,19 @@ class Session:
             elif why == frames.MALFORMED:
                 self._metrics.count("events.failed", reason="malformed_frame")
                 self._drop(f"{self._address} sent a frame that is not MQTT", now)
-            elif why == frames.TOO_LARGE:
-                self._too_large(now)
-            elif why == frames.MORE:
+            elif why == frames.MORE or (why == frames.TOO_LARGE and not self._too_large(now)):
                 break
+        if self.deliveries.unacknowledged:  # what came again may be committed already
+            self.acknowledge(self._committed)
         if self._start == self._end:
             self._start = self._end = 0
         elif self._start > BUFFER // 2:
             self._compact()
+
+    def _downgrade(self, now: int) -> None:
+        self._v5 = False
+        self._drop(f"{self._address} does not speak MQTT 5; trying 3.1.1", now)
+        self._retry_at = now
 
     def _why_closed(self) -> str:
         return f"{self._address} closed the connection" + ("" if self.connected else " before it let us in")
@@ -279,29 +298,32 @@ class Session:
                 return int(self._bytes[self._start]), size + 1, length
         return None
 
-    def _too_large(self, now: int) -> None:
-        """Throws an oversized message away as it comes; one of QoS 1 is acknowledged in its turn, or it would come for ever."""
+    def _too_large(self, now: int) -> bool:
+        """Throws an oversized message away as it comes; one of QoS 1 is acknowledged in its turn, or it would come for ever.
+
+        Returns False while its topic and packet id are not here yet.
+        """
         head = self._head()
-        if head is None:
-            return
+        assert head is not None
         first, size, length = head
-        if first >> 4 != frames.PUBLISH:
+        if first >> 4 != frames.PUBLISH or not self.connected:
             self._drop(f"{self._address} sent a packet of {length} bytes", now)
-            return
+            return True
         at = self._start + size
         if self._end - at < 2:
-            return
+            return False
         topic_length = int(self._bytes[at]) << 8 | int(self._bytes[at + 1])
         if self._end - at < topic_length + 4:
-            return
+            return False
         topic = bytes(self._bytes[at + 2 : at + 2 + topic_length]).decode(errors="replace")
         if first & 6:
             low = at + 2 + topic_length
             packet_id = int(self._bytes[low]) << 8 | int(self._bytes[low + 1])
-            self.deliveries.thrown_away(packet_id)
+            self.deliveries.thrown_away(packet_id, dup=bool(first & 8))
         self._metrics.count("events.failed", reason="too_large")
         log.warning("%s: a message of %d bytes is thrown away; %d are the limit", topic, length, MAX_FRAME)
         self._skip = size + length
+        return True
 
     def _control(self, now: int) -> None:
         head = self._head()
@@ -315,14 +337,21 @@ class Session:
         elif kind == packets.PINGRESP:
             self.deliveries.proved()
         elif kind in (packets.SUBACK, packets.UNSUBACK):
-            codes = body[3:] if self._v5 else body[2:]
-            if kind == packets.SUBACK and any(code >= 0x80 for code in codes):
-                self._on_change("refused", f"{self._address} refuses a subscription; see its access list")
+            if kind == packets.SUBACK:
+                self._subscription_answered(body)
         elif kind == packets.DISCONNECT:
             reason = packets.V5_REASONS.get(body[0] if body else 0, "no reason given")
             self._drop(f"{self._address} disconnected us: {reason}", now)
         else:
             self._drop(f"{self._address} sent packet type {kind}, which a broker does not send", now)
+
+    def _subscription_answered(self, body: bytes) -> None:
+        packet_id, codes = packets.parse_suback(body, v5=self._v5)
+        answers = dict(zip(self._asked.pop(packet_id, ()), codes, strict=False))
+        self._subscribed |= {one for one, code in answers.items() if one and code < 0x80}
+        refused = sorted(one for one, code in answers.items() if one and code >= 0x80)
+        if refused:
+            self._on_change("refused", f"{self._address} refuses to send {', '.join(refused)}; see its access list")
 
     def _welcome(self, body: bytes, now: int) -> None:
         try:
@@ -332,15 +361,14 @@ class Session:
             return
         if answer.reason:
             if answer.reason == _PROTOCOL_REFUSED and self._v5:
-                self._v5 = False
-                self._drop(f"{self._address} does not speak MQTT 5; trying 3.1.1", now)
-                self._retry_at = now
+                self._downgrade(now)
                 return
             hint = "; see [broker] in edgefn.toml" if answer.reason in _LOCKED_OUT else ""
             self._drop(f"{self._address} refuses us: {answer.refused}{hint}", now, "refused")
             return
         self.connected = True
         self._attempt, self._why = 0, ""
+        self._keepalive = answer.keepalive or KEEPALIVE
         self.deliveries.connected(answer.session_present)
         if not answer.session_present:
             self._subscribed = frozenset()

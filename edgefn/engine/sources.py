@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from edgefn.engine.columns import Table
+from edgefn.engine.columns import NO_ROWS, Table
 from edgefn.errors import TopicError
 from edgefn.metrics import Metrics
 from edgefn.topics import Pattern, check_topic
@@ -23,6 +24,7 @@ class Keys:
         self.labels: list[str] = []
         self.evicted = 0
         self.on_evict: list[Callable[[int], None]] = []
+        self.pending: Callable[[], npt.NDArray[np.int32]] = lambda: NO_ROWS  # keys of rows that have not run yet
         self._limit = limit
         self._numbers: dict[str, int] = {}
         self._used = np.zeros(64, np.int64)
@@ -43,6 +45,7 @@ class Keys:
             if number >= self._used.size:
                 self._used = np.concatenate([self._used, np.zeros(self._used.size, np.int64)])
         else:
+            self.touch(self.pending())  # else a row would run under the label that its key is given to
             number = int(self._used[: len(self.labels)].argmin())
             del self._numbers[self.labels[number]]
             self.labels[number] = label
@@ -55,7 +58,7 @@ class Keys:
         self._used[number] = self._clock
         return number
 
-    def touch(self, numbers: np.ndarray[tuple[int], np.dtype[np.int32]]) -> None:
+    def touch(self, numbers: npt.NDArray[np.int32]) -> None:
         """Notes that these keys were used just now."""
         self._clock += 1
         self._used[numbers] = self._clock
@@ -87,6 +90,7 @@ class Source:
         self.pattern = pattern
         self.keys = keys or Keys()
         self.table = Table(fields)
+        self.keys.pending = lambda: self.table.key[: self.table.n]
 
     def label(self, topic: str) -> str | None:
         """What the topic's events are kept apart by, None where the pattern does not match."""

@@ -67,7 +67,7 @@ def rows(outputs: list[dict[str, Any]], find: Callable[[str], HandlerManifest | 
         if handler is None:
             continue
         labels, times = output["labels"], output["ts"].tolist()
-        lengths = output["n"].tolist()
+        lengths, revised = output["n"].tolist(), output["revised"].tolist()
         columns = [column.tolist() for column in output["values"]]
         for i, (key, ts) in enumerate(zip(labels, times, strict=True)):
             values = {
@@ -79,6 +79,8 @@ def rows(outputs: list[dict[str, Any]], find: Callable[[str], HandlerManifest | 
                 body["state"] = "raised" if raised else "cleared"
             elif lengths:
                 body["samples"] = lengths[i]
+                if revised[i]:
+                    body["revision"] = True
                 if handler.window is not None and handler.window.kind == "time":
                     body["window_s"] = handler.window.size / 1e9
             yield Row(handler, key, ts, to_json({**body, "values": values}))
