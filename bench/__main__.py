@@ -21,7 +21,8 @@ from rich.table import Table
 import edgefn
 from bench.rows import Options, Row, sign
 
-NAMES = ("qos0", "qos1", "batch", "cpu", "latency", "memory", "idle", "start", "enqueue", "drain", "writes", "growth")
+QUICK = ("qos0", "qos1", "batch", "cpu", "latency", "memory", "idle", "start", "enqueue")
+NAMES = (*QUICK, "drain", "writes", "growth")
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 COLOURS = {"aim": "green", "must": "yellow", "missed": "red", "not measured": "red"}
 
@@ -30,7 +31,9 @@ Benchmark = Callable[[Options], list[Row]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure a whole gateway on this machine.")
-    parser.add_argument("--quick", action="store_true", help="a short run, for a first look: one repetition")
+    parser.add_argument(
+        "--quick", action="store_true", help="a first look: one repetition, without the three slow ones"
+    )
     parser.add_argument("--full", action="store_true", help="a backlog of 1,000,000 rows and 300 aggregates")
     parser.add_argument("--only", choices=NAMES, action="append", help="this benchmark; may be given several times")
     arguments = parser.parse_args()
@@ -39,7 +42,7 @@ def main() -> int:
     rows: list[Row] = []
     took: dict[str, float] = {}
     failed = False
-    for name in arguments.only or NAMES:
+    for name in arguments.only or (QUICK if options.quick else NAMES):
         benchmark: Benchmark = import_module(f"bench.{name}").run
         started = time.monotonic()
         with console.status(f"measuring {name}"):

@@ -32,7 +32,7 @@ def run(options: Options) -> list[Row]:
 
 def _cost(n: int, options: Options) -> float:
     """µs of engine CPU per event."""
-    events = 40_000 if options.quick else 100_000
+    events = 40_000 if options.quick else 80_000
     costs = []
     with Rig({"many.py": many_aggregates(n)}) as rig:
         for _ in range(options.repeats):

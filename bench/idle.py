@@ -11,7 +11,7 @@ from bench.rows import Options, Row, Target
 
 
 def run(options: Options) -> list[Row]:
-    seconds = 8.0 if options.quick else 20.0
+    seconds = 6.0 if options.quick else 20.0
     with Rig(shipped(), interval="10s") as rig:
         rig.listen(3.0)  # the start has settled, and the windows that the first marks opened are closed
         family = rig.family()

@@ -19,7 +19,7 @@ def run(options: Options) -> list[Row]:
     rows = []
     with Rig({"climate.py": CLIMATE}) as rig:
         for rate in RATES:
-            milliseconds, missing = _measure(rig, rate, 3.0 if options.quick else 10.0)
+            milliseconds, missing = _measure(rig, rate, 2.0 if options.quick else 6.0)
             p50, p99 = np.percentile(milliseconds, (50, 99))
             note = f"{len(milliseconds)} probes, worst {milliseconds.max():.1f} ms"
             if missing:

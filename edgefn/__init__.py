@@ -1,6 +1,6 @@
 """The public names of edgefn: what handler files and driver files import, nothing else."""
 
-from edgefn.api import aggregate, anomaly, filter, summarize, transform
+from edgefn.api import aggregate, anomaly, filter, latest, summarize, transform
 from edgefn.windows import count, hopping, session, sliding, tumbling
 
 __version__ = "0.1.0"

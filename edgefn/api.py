@@ -7,7 +7,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, is_dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args
 
 from edgefn import durations
 from edgefn.errors import Finding, HandlerError, TopicError
@@ -31,6 +31,7 @@ STATISTICS = (
 
 Kind = Literal["filter", "transform", "aggregate", "anomaly", "summarize"]
 Type = Literal["float", "int", "bool"]
+Timestamps = Literal["auto", "s", "ms", "us", "ns", "iso", "arrival"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -41,6 +42,13 @@ class Field:
     name: str
     type: Type = "float"
     default: float | None = None  # of a parameter that is optional
+    latest: str | None = None  # the topic whose newest value it is, where it is not of the event
+    of: str = "value"  # the field of that topic's payload
+
+    @property
+    def column(self) -> str:
+        """What its column is called: no field of a payload can be, since a name of a parameter has no space."""
+        return self.name if self.latest is None else f"latest {self.latest} {self.of}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,28 @@ class Handler:
     threshold: float = 0.0
     clear: float = 0.0
     parameters: tuple[str, ...] = ()  # all parameter names in order
+    ts: Timestamps = "auto"
+    retained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The newest value of another topic. Made by `latest`."""
+
+    topic: str
+    field: str
+    default: float | None
+
+
+def latest(topic: str, field: str = "value", *, default: float | None = None) -> Any:
+    """As the default of a parameter: the newest value of another topic, such as a set-point.
+
+    def too_cold(temperature, wanted=latest("settings/wanted", default=20.0)): …
+
+    Until the topic has brought one, `default` holds; without a default the event is skipped and counted. A retained message
+    counts, and what was read survives restarts.
+    """
+    return Latest(topic, field, None if default is None else float(default))
 
 
 Source = str | Callable[..., Any] | Handler
@@ -116,16 +146,26 @@ def _source(place: _Place, source: Source) -> Pattern | str:
     return handler.name
 
 
-def _options(
-    place: _Place,
-    default_to: tuple[str, ...],
-    to: str | Iterable[str] | None,
-    priority: str,
-    ttl: str | float | None,
-    qos: int,
-    enabled: bool,
-) -> Options:
-    targets = default_to if to is None else (to,) if isinstance(to, str) else tuple(to)
+class Common(TypedDict, total=False):
+    """The options that every handler takes."""
+
+    name: str | None  # by default that of the function
+    to: str | Iterable[str] | None  # "local", "uplink", a topic, or several
+    priority: str  # "low", "normal" or "high": what goes first, and what is given up last
+    ttl: str | float | None  # after this time it need not reach the cloud any more
+    qos: int  # of what is published here
+    enabled: bool
+    ts: Timestamps  # how devices write the time of an event, where "auto" cannot tell; "arrival": when it came
+    retained: bool  # lets retained messages in, which otherwise only feed `latest`
+
+
+def _options(place: _Place, options: Common, defaults: Common) -> Options:
+    if unknown := options.keys() - Common.__annotations__.keys():
+        known = ", ".join(sorted(Common.__annotations__))
+        raise place.error(f"unknown option {', '.join(sorted(unknown))}", f"a handler takes {known}")
+    given: Common = {**defaults, **{name: value for name, value in options.items() if value is not None}}  # type: ignore[typeddict-item]
+    to, priority, ttl, qos = given.get("to", ()), given.get("priority", "normal"), given.get("ttl"), given.get("qos", 0)
+    targets = (to,) if isinstance(to, str) else tuple(to or ())
     for target in targets:
         if target not in ("local", "uplink"):
             try:
@@ -140,7 +180,17 @@ def _options(
         lifetime = None if ttl is None else durations.parse(ttl)
     except ValueError as error:
         raise place.error(f"ttl: {error}") from error
-    return Options(targets, PRIORITIES[priority], lifetime, qos, bool(enabled))
+    return Options(targets, PRIORITIES[priority], lifetime, qos, bool(given.get("enabled", True)))
+
+
+def _listening(place: _Place, source: Pattern | str, options: Common) -> tuple[Timestamps, bool]:
+    """How a handler listens to topics; one that listens to another handler has no say in it."""
+    ts, retained = options.get("ts", "auto"), bool(options.get("retained", False))
+    if ts not in get_args(Timestamps):
+        raise place.error(f"ts={ts!r}", f"ts is one of {', '.join(get_args(Timestamps))}")
+    if isinstance(source, str) and (ts != "auto" or retained):
+        raise place.error("ts= and retained= are for handlers that listen to topics", f"write them on {source}")
+    return ts, retained
 
 
 def _type(place: _Place, what: str, annotation: Any) -> Type:
@@ -169,8 +219,19 @@ def _inputs(place: _Place, function: Callable[..., Any], arrays: bool) -> tuple[
         if parameter.name in RESERVED:
             continue
         annotation = inspect.Parameter.empty if arrays else parameter.annotation
-        default = None
-        if parameter.default is not parameter.empty:
+        default, topic, of = None, None, "value"
+        if isinstance(parameter.default, Latest):
+            if arrays:
+                raise place.error(
+                    f"parameter {parameter.name} is a latest(), which has no array of samples",
+                    "read it in a @transform before this handler",
+                )
+            default, topic, of = parameter.default.default, parameter.default.topic, parameter.default.field
+            try:
+                check_topic(topic)
+            except TopicError as error:
+                raise place.error(f"parameter {parameter.name}: latest(): {error}") from error
+        elif parameter.default is not parameter.empty:
             if arrays:
                 raise place.error(
                     f"parameter {parameter.name} has a default, which an array of samples cannot use",
@@ -180,7 +241,8 @@ def _inputs(place: _Place, function: Callable[..., Any], arrays: bool) -> tuple[
                 default = float(parameter.default)
             else:
                 raise place.error(f"the default of {parameter.name} is not a number")
-        fields.append(Field(parameter.name, _type(place, f"parameter {parameter.name}", annotation), default))
+        kind = _type(place, f"parameter {parameter.name}", annotation)
+        fields.append(Field(parameter.name, kind, default, topic, of))
     if not fields and not set(names) & {"ts", "key"}:
         raise place.error("it takes no field", "parameter names are the payload's fields: def handler(temperature): …")
     return tuple(fields), tuple(names)
@@ -223,14 +285,8 @@ def _handler(
     function: Callable[..., Any],
     kind: Kind,
     source: Source,
-    *,
-    default_to: tuple[str, ...],
-    name: str | None,
-    to: str | Iterable[str] | None,
-    priority: str,
-    ttl: str | float | None,
-    qos: int,
-    enabled: bool,
+    options: Common,
+    defaults: Common,
     outputs: tuple[Field, ...] | None = None,
     **extra: Any,
 ) -> None:
@@ -238,19 +294,23 @@ def _handler(
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         raise place.error("a compiled handler is a plain function", "use `def` and `return`, without async and yield")
     inputs, names = _inputs(place, function, arrays=kind == "aggregate")
+    feed = _source(place, source)
+    ts, retained = _listening(place, feed, options)
     handler = Handler(
-        name=name or function.__name__,
+        name=options.get("name") or function.__name__,
         kind=kind,
-        source=_source(place, source),
+        source=feed,
         function=function,
         inputs=inputs,
         outputs=_outputs(place, function) if outputs is None else outputs,
-        options=_options(place, default_to, to, priority, ttl, qos, enabled),
+        options=_options(place, options, defaults),
         file=place.file,
         line=place.line,
         uses=frozenset(names) & frozenset(RESERVED),
         state=_state(place, function, names),
         parameters=names,
+        ts=ts,
+        retained=retained,
         **extra,
     )
     check_name(place, handler.name)
@@ -262,126 +322,64 @@ def check_name(place: _Place, name: str) -> None:
         raise place.error(f"name {name!r}", "a name has letters, digits, - and _ only, 64 at the most: it is a topic")
 
 
-def filter(source: Source, *, name: str | None = None, enabled: bool = True) -> Callable[[Function], Function]:
-    """Keeps the events for which the function is true: scalars in, bool out."""
+def filter(source: Source, **options: Unpack[Common]) -> Callable[[Function], Function]:
+    """Keeps the events for which the function is true: scalars in, bool out. Puts nothing out itself."""
 
     def decorate(function: Function) -> Function:
-        _handler(
-            function,
-            "filter",
-            source,
-            default_to=(),
-            name=name,
-            to=None,
-            priority="normal",
-            ttl=None,
-            qos=0,
-            enabled=enabled,
-            outputs=(),
-        )
+        if "to" in options:
+            raise _place(function).error(
+                "a filter puts nothing out", "put to= on a @transform or @aggregate built on it"
+            )
+        _handler(function, "filter", source, options, {}, outputs=())
         return function
 
     return decorate
 
 
-def transform(
-    source: Source,
-    *,
-    name: str | None = None,
-    to: str | Iterable[str] | None = None,
-    priority: str = "normal",
-    ttl: str | float | None = None,
-    qos: int = 0,
-    enabled: bool = True,
-) -> Callable[[Function], Function]:
+def transform(source: Source, **options: Unpack[Common]) -> Callable[[Function], Function]:
     """Makes other values of each event: scalars in, a number or a NamedTuple out. Its output feeds other handlers."""
 
     def decorate(function: Function) -> Function:
-        _handler(
-            function,
-            "transform",
-            source,
-            default_to=(),
-            name=name,
-            to=to,
-            priority=priority,
-            ttl=ttl,
-            qos=qos,
-            enabled=enabled,
-        )
+        _handler(function, "transform", source, options, {})
         return function
 
     return decorate
 
 
-def aggregate(
-    source: Source,
-    window: Window,
-    *,
-    name: str | None = None,
-    to: str | Iterable[str] | None = None,
-    priority: str = "normal",
-    ttl: str | float | None = None,
-    qos: int = 0,
-    enabled: bool = True,
-) -> Callable[[Function], Function]:
+def aggregate(source: Source, window: Window, **options: Unpack[Common]) -> Callable[[Function], Function]:
     """Makes one row of all samples of one key in one window: arrays in, a number or a NamedTuple out."""
 
     def decorate(function: Function) -> Function:
-        place = _place(function)
         if not isinstance(window, Window):
-            raise place.error(f"its window is {window!r}", 'write a window such as tumbling("1m") or count(100)')
-        _handler(
-            function,
-            "aggregate",
-            source,
-            default_to=("local", "uplink"),
-            name=name,
-            to=to,
-            priority=priority,
-            ttl=ttl,
-            qos=qos,
-            enabled=enabled,
-            window=window,
-        )
+            raise _place(function).error(
+                f"its window is {window!r}", 'write a window such as tumbling("1m") or count(100)'
+            )
+        _handler(function, "aggregate", source, options, {"to": ("local", "uplink")}, window=window)
         return function
 
     return decorate
 
 
 def anomaly(
-    source: Source,
-    *,
-    threshold: float,
-    clear: float | None = None,
-    name: str | None = None,
-    to: str | Iterable[str] | None = None,
-    priority: str = "high",
-    ttl: str | float | None = None,
-    qos: int = 1,
-    enabled: bool = True,
+    source: Source, *, threshold: float, clear: float | None = None, **options: Unpack[Common]
 ) -> Callable[[Function], Function]:
     """Raises an alert when the score that the function gives reaches `threshold`, and clears it below `clear`."""
 
     def decorate(function: Function) -> Function:
-        place = _place(function)
         low = threshold if clear is None else clear
         if not low <= threshold:
-            raise place.error(f"clear={low} is above threshold={threshold}", "an alert clears below what raises it")
+            raise _place(function).error(
+                f"clear={low} is above threshold={threshold}", "an alert clears below what raises it"
+            )
         _handler(
             function,
             "anomaly",
             source,
-            default_to=("local", "uplink"),
-            name=name,
-            to=to,
-            priority=priority,
-            ttl=ttl,
-            qos=qos,
-            enabled=enabled,
+            options,
+            {"to": ("local", "uplink"), "priority": "high", "qos": 1},
+            outputs=(Field("score"), Field("value"), Field("raised", "bool")),
             threshold=float(threshold),
             clear=float(low),
-            outputs=(Field("score"), Field("value"), Field("raised", "bool")),
         )
         return function
 
@@ -394,12 +392,7 @@ def summarize(
     stats: Iterable[str] = ("mean", "min", "max", "p95"),
     *,
     fields: str | Iterable[str] | None = None,
-    name: str | None = None,
-    to: str | Iterable[str] | None = None,
-    priority: str = "normal",
-    ttl: str | float | None = None,
-    qos: int = 0,
-    enabled: bool = True,
+    **options: Unpack[Common],
 ) -> Handler:
     """An aggregate without code: room = summarize("sensors/{room}/climate", "1m", fields="temperature").
 
@@ -407,7 +400,7 @@ def summarize(
     the fields are those it puts out, unless others are named.
     """
     frame = sys._getframe(1)
-    place = _Place(frame.f_code.co_filename, frame.f_lineno, name or "summarize")
+    place = _Place(frame.f_code.co_filename, frame.f_lineno, options.get("name") or "summarize")
     window = every if isinstance(every, Window) else tumbling(every)
     wanted = tuple(stats)
     for stat in wanted:
@@ -415,8 +408,6 @@ def summarize(
             raise place.error(f"unknown statistic {stat!r}", f"known are {', '.join(STATISTICS)} and p1 to p99")
     if fields is None:
         handler = source if isinstance(source, Handler) else getattr(source, ATTRIBUTE, None)
-        while handler is not None and handler.kind == "filter" and isinstance(handler.source, str):
-            handler = None
         if handler is None or not handler.outputs:
             raise place.error("it does not know what to summarise", 'name the fields: fields=("temperature",)')
         names = tuple(field.name for field in handler.outputs)
@@ -427,18 +418,22 @@ def summarize(
         for field in names
         for stat in wanted
     )
+    feed = _source(place, source)
+    ts, retained = _listening(place, feed, options)
     return Handler(
-        name=name or "",  # the loader gives it the name of the variable
+        name=options.get("name") or "",  # else the loader gives it the name of the variable
         kind="summarize",
-        source=_source(place, source),
+        source=feed,
         function=None,
         inputs=tuple(Field(field) for field in names),
         outputs=outputs,
-        options=_options(place, ("local", "uplink"), to, priority, ttl, qos, enabled),
+        options=_options(place, options, {"to": ("local", "uplink")}),
         file=place.file,
         line=place.line,
         window=window,
         parameters=wanted,
+        ts=ts,
+        retained=retained,
     )
 
 

@@ -7,9 +7,11 @@ Gateway to engine
     stop       {}: commit what there is and leave
 
 Engine to gateway
-    ready      {handlers, fresh, seconds}: the plan runs; `fresh` names handlers whose state has begun anew
+    ready      {numbers, fresh, raised, seconds}: the plan runs; `fresh` names handlers whose state has begun anew,
+               `raised` the keys whose alert is raised by the state that was taken up
     alerts     {outputs}: raised or cleared just now; provisional until a commit holds them
-    commit     {number, outputs, parts, meters, counters, gauges}: to be stored as one unit
+    commit     {number, outputs, parts, confirmed, meters, counters, gauges}: to be stored as one unit; `confirmed`
+               is what it then holds of the drivers' sources, {source: sequence number}
     failure    {handler, row, count} or {topic, reason, detail, sample}: one example of what went wrong, now and then
     broker     {state, why}: the engine's own connection
     stopped    {}: the last message

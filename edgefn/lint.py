@@ -144,7 +144,10 @@ def _sources(file: str, handlers: list[Handler]) -> Iterator[Finding]:
         if maker is not None:
             made = [field.name for field in maker.outputs]
             for field in handler.inputs:
-                if field.name not in made:
+                if field.latest is not None:
+                    message = f"{handler.name}: {field.name} is a latest(), which only handlers on topics and their filters read"
+                    yield Finding(file, handler.line, message, f"read it in {maker.name} and put it out from there")
+                elif field.name not in made:
                     message = f"{handler.name}: its source {maker.name} puts out {', '.join(made)}, and no {field.name}"
                     yield Finding(file, handler.line, message, _closest(field.name, made, f"take it from {maker.name}"))
         elif not isinstance(above.source, str):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edgefn.api import Field, Handler, Kind, Options
+from edgefn.api import Field, Handler, Kind, Options, Timestamps
 from edgefn.errors import Finding
 from edgefn.topics import Pattern
 from edgefn.windows import Window
@@ -28,6 +28,13 @@ class HandlerManifest(msgspec.Struct, frozen=True):
     clear: float = 0.0
     stats: tuple[str, ...] = ()
     doc: str = ""
+    ts: Timestamps = "auto"
+    retained: bool = False
+
+    @property
+    def listens(self) -> str:
+        """Names the source of one that listens to topics: those of the same pattern, read the same way, share one."""
+        return f"{self.pattern}" + (f" ts={self.ts}" if self.ts != "auto" else "") + (" retained" * self.retained)
 
     @classmethod
     def of(cls, handler: Handler) -> HandlerManifest:
@@ -47,6 +54,8 @@ class HandlerManifest(msgspec.Struct, frozen=True):
             clear=handler.clear,
             stats=handler.parameters if handler.kind == "summarize" else (),
             doc=doc.strip().split("\n")[0],
+            ts=handler.ts,
+            retained=handler.retained,
         )
 
 
@@ -83,3 +92,45 @@ def duplicates(manifests: Sequence[Manifest]) -> list[Finding]:
                     )
                 )
     return findings
+
+
+def conflicts(manifests: Sequence[Manifest]) -> list[Finding]:
+    """What is wrong with files together, though each is right by itself."""
+    return duplicates(manifests) + circles(manifests)
+
+
+def circles(manifests: Sequence[Manifest]) -> list[Finding]:
+    """Handlers that feed themselves over a topic, at once or by way of others: one event would go round for ever."""
+    where = {handler.name: (manifest, handler) for manifest in manifests for handler in manifest.handlers}
+    feeds = {
+        name: [other for other in where if _feeds(handler, where[other][1])] for name, (_, handler) in where.items()
+    }
+    findings = []
+    for name, (manifest, handler) in where.items():
+        topics = [target for target in handler.options.to if target not in ("local", "uplink")]
+        todo, seen = list(feeds[name]), set()
+        while todo:
+            other = todo.pop()
+            if other not in seen:
+                seen.add(other)
+                todo += feeds[other]
+        if name in seen and topics:
+            findings.append(
+                Finding(
+                    manifest.file,
+                    handler.line,
+                    f"{name}: what it publishes to {', '.join(topics)} comes back to it",
+                    "publish to a topic that no handler above it listens to",
+                )
+            )
+    return findings
+
+
+def _feeds(handler: HandlerManifest, other: HandlerManifest) -> bool:
+    if other.parent is not None:
+        return other.parent == handler.name
+    pattern = Pattern(other.pattern or "")
+    topics = [target for target in handler.options.to if target not in ("local", "uplink")]
+    if "local" in handler.options.to:
+        topics.append(f"edgefn/gateway/{'alert' if handler.kind == 'anomaly' else 'summary'}/{handler.name}/key")
+    return any(pattern.match(topic) is not None for topic in topics)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
@@ -233,14 +233,16 @@ class Summary:
             return "its variance is negative, or its last sample before its first"
         if not (self.min <= self.first[1] <= self.max and self.min <= self.last[1] <= self.max):
             return "its first or last sample lies outside of min and max"
-        if self.buckets != _kept(self.buckets.items(), self.min, self.max):
+        low, high = bucket(self.min), bucket(self.max)
+        inside = all(low <= number <= high for number in self.buckets if number)
+        if not inside or self.buckets != _kept(self.buckets.items(), self.min, self.max):
             return "its buckets lie outside of min and max"
         return ""
 
 
 EMPTY = Summary()
 
-_STATS = {
+_STATS: dict[str, Callable[[Summary], float]] = {
     "mean": lambda one: one.mean,
     "min": lambda one: one.min,
     "max": lambda one: one.max,

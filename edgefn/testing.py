@@ -90,7 +90,6 @@ class Bench:
     def __init__(self, file: str | Path, *, cache: Path | None = None, clock: ManualClock | None = None) -> None:
         from edgefn import loader
         from edgefn.config import cache_folder
-        from edgefn.engine.decode import Decoder
         from edgefn.engine.nodes import Context
         from edgefn.engine.plan import Plan
         from edgefn.metrics import Metrics
@@ -103,7 +102,6 @@ class Bench:
         self.clock = clock or ManualClock()
         self.metrics = Metrics()
         self._plan = Plan([manifest], self.metrics)
-        self._decoder = Decoder(self.metrics)
         self._context = Context(self._emit, lambda number: None, lambda: None)
         self._rows: list[Row] = []
 
@@ -115,8 +113,11 @@ class Bench:
         self._context.now = self.clock.monotonic()
         try:
             fields = fields_of(data)
-            for source, label in self._plan.router.route(check_topic(topic).encode()):
-                self._decoder.add(fields, source.table, source.keys.number(label), self.clock.now())
+            name = check_topic(topic).encode()
+            if self._plan.latest.wants(name):
+                self._plan.latest.update(name, fields)
+            for source, label in self._plan.router.route(name):
+                self._plan.add(source, label, fields, self.clock.now())
         except PayloadError as error:
             self.metrics.count("events.failed", reason=error.reason)
         self._plan.run(self._context)

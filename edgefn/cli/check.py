@@ -42,7 +42,7 @@ def check(where: Path | None, as_json: bool) -> None:
         for one in manifests:
             findings += [str(finding) for finding in one.findings]
             handlers += [{"file": one.file, "name": handler.name, "kind": handler.kind} for handler in one.handlers]
-        findings += [str(finding) for finding in manifest.duplicates(manifests)]
+        findings += [str(finding) for finding in manifest.conflicts(manifests)]
     else:
         findings.append(f"{folder}: there is no such folder; `edgefn init DIR` makes one")
     if as_json:

@@ -34,7 +34,7 @@ _DURATION = "edgefn.duration"
 Duration = Annotated[float, _DURATION]  # seconds; the configuration may also say "500ms" or "1m30s"
 
 MARK = "__edgefn_driver__"
-RESERVED = frozenset({"seq", "src"})  # the host's own: they make deduplication exact
+RESERVED = frozenset({"seq", "src", "seq_floor"})  # the host's own: they make deduplication exact
 
 
 @dataclass(frozen=True, slots=True)

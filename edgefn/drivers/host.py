@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Protocol
 
 import msgspec
 
 from edgefn.address import BrokerAddress
+from edgefn.bus import Message
 from edgefn.clock import Clock, SystemClock
 from edgefn.drivers.supervisor import DriverConfig, Supervisor
 from edgefn.drivers.tail import Publisher
-from edgefn.errors import ConfigError
+from edgefn.errors import AccessError, ConfigError
 from edgefn.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 STATUS_INTERVAL = 10.0  # seconds between two statuses of a driver whose state does not change
 
@@ -23,6 +29,7 @@ class HostConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     gateway: str
     broker: BrokerAddress = BrokerAddress()
+    patience: float = 30.0  # seconds without a confirmation that are strange: several of the gateway's commits
     folders: list[str] = []
     drivers: list[DriverConfig] = []
 
@@ -41,13 +48,19 @@ class HostConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return config
 
 
+class HostBus(Publisher, Protocol):
+    """What the host asks of the bus."""
+
+    def subscribe(self, *filters: str) -> AbstractAsyncContextManager[AsyncIterator[Message]]: ...
+
+
 class DriverHost:
     """An async context manager: inside, the drivers run; leaving it stops them all at the same time."""
 
     def __init__(
         self,
         config: HostConfig,
-        bus: Publisher,
+        bus: HostBus,
         *,
         clock: Clock | None = None,
         metrics: Metrics | None = None,
@@ -65,20 +78,29 @@ class DriverHost:
                 config.folders,
                 sleep,
                 f"{run_id}.{n}",
+                config.patience,
             )
             for n, driver in enumerate(config.drivers)
         ]
-        self._reporter: asyncio.Task[None] | None = None
+        self._bus = bus
+        self._confirmations = f"edgefn/{config.gateway}/confirmed"
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> DriverHost:
+        self._bus.on_connect.append(self._reconnected)
         for driver in self.drivers:
             await driver.start()
-        self._reporter = asyncio.create_task(self._report(), name="driver statuses")
+        self._tasks = [
+            asyncio.create_task(self._report(), name="driver statuses"),
+            asyncio.create_task(self._confirm(), name="confirmations"),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._reporter:
-            self._reporter.cancel()
+        if self._reconnected in self._bus.on_connect:
+            self._bus.on_connect.remove(self._reconnected)
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*(driver.stop() for driver in self.drivers))
 
     async def _report(self) -> None:
@@ -86,3 +108,25 @@ class DriverHost:
             await asyncio.sleep(STATUS_INTERVAL)
             for driver in self.drivers:
                 await driver.tell()
+
+    async def _reconnected(self) -> None:
+        for driver in self.drivers:
+            driver.tail.reconnected()
+
+    async def _confirm(self) -> None:
+        """Lets the drivers forget what the gateway has stored."""
+        async with AsyncExitStack() as stack:
+            try:
+                messages = await stack.enter_async_context(self._bus.subscribe(self._confirmations))
+            except AccessError as error:
+                log.error("%s; events that the broker loses cannot be sent again", error)
+                return
+            async for message in messages:
+                try:
+                    confirmed = msgspec.json.decode(message.payload, type=dict[str, int])
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    self.metrics.count("drivers.confirmations_unreadable")
+                    log.warning("%s: not written by the gateway: %s", message.topic, error)
+                    continue
+                for driver in self.drivers:
+                    driver.tail.confirm(confirmed)

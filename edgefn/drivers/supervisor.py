@@ -18,8 +18,9 @@ from edgefn import topics
 from edgefn.clock import NS, Clock
 from edgefn.drivers.contract import RESERVED, Driver, Reading
 from edgefn.drivers.load import load_driver
-from edgefn.drivers.tail import Outgoing, Publisher, Tail
+from edgefn.drivers.tail import Publisher, Tail
 from edgefn.drivers.threads import CLOSE_TIMEOUT, ThreadedReadings
+from edgefn.drivers.unconfirmed import Outgoing
 from edgefn.errors import DriverError
 from edgefn.metrics import Metrics
 
@@ -66,13 +67,14 @@ class Supervisor:
     folders: Sequence[str] = ()
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     run_id: str = field(default_factory=lambda: secrets.token_hex(4))
+    patience: float = 30.0  # seconds that the gateway may take to confirm an event
 
     def __post_init__(self) -> None:
         self.state: State = "starting"
         self.error: str | None = None
         self.readings = 0
         self._since = self.clock.now()
-        self._tail = Tail(self.bus, self.metrics)
+        self.tail = Tail(self.bus, self.metrics, self.clock, self.patience)
         self._streams: dict[str, _Stream] = {}
         self._driver: Driver | None = None
         self._rate = 0.0
@@ -83,7 +85,7 @@ class Supervisor:
         self._sender: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._sender = asyncio.create_task(self._tail.run(), name=f"send {self.config.name}")
+        self._sender = asyncio.create_task(self.tail.run(), name=f"send {self.config.name}")
         self._task = asyncio.create_task(self._run(), name=f"driver {self.config.name}")
 
     async def stop(self) -> None:
@@ -97,7 +99,7 @@ class Supervisor:
         if stuck:
             log.warning("driver %r did not stop within %g s: left behind", self.config.name, CLOSE_TIMEOUT)
         if self.bus.connected.is_set():
-            await asyncio.wait({asyncio.create_task(self._tail.drained())}, timeout=CLOSE_TIMEOUT / 2)
+            await asyncio.wait({asyncio.create_task(self.tail.drained())}, timeout=CLOSE_TIMEOUT / 2)
         self._sender.cancel()
         if self.state in ("failed", "offline"):
             await self.tell()
@@ -116,7 +118,7 @@ class Supervisor:
         if now > then:
             self._rate = (self.readings - readings) * NS / (now - then)
             self._rated = self.readings, now
-        if self._told != (self.readings, self._tail.dropped):
+        if self._told != (self.readings, self.tail.dropped):
             await self._publish_status()
 
     async def _run(self) -> None:
@@ -155,7 +157,7 @@ class Supervisor:
             async for reading in readings:
                 if self._stopping:
                     return
-                self._tail.put(self._event(reading))
+                self.tail.put(self._event(reading))
                 self.readings += 1
                 if self.state != "online":
                     await self._become("online", None)
@@ -183,15 +185,18 @@ class Supervisor:
             if arrays:  # of its first sample, which was taken earlier
                 ts -= int(reading.fields.get("dt", 0)) * max(len(arrays[0]) - 1, 0)
         fields = {"ts": ts, **reading.fields, "seq": stream.seq, "src": stream.src}
+        if floor := self.tail.floor(stream.src):
+            fields["seq_floor"] = floor
         if arrays:
             from edgefn import events  # brings numpy, which an array has brought already
 
             payload = events.encode(fields)
         else:
             payload = _encode_scalars(self.config.name, fields)
-        stream.seq += 1
         qos = self.config.qos if self.config.qos is not None else int(not arrays)
-        return Outgoing(stream.topic, payload, qos)
+        event = Outgoing(stream.topic, payload, qos, stream.src, stream.seq)
+        stream.seq += 1
+        return event
 
     def _open_stream(self, channel: str) -> _Stream:
         if len(self._streams) >= MAX_CHANNELS:
@@ -224,14 +229,14 @@ class Supervisor:
         await self._publish_status()
 
     async def _publish_status(self) -> None:
-        self._told = self.readings, self._tail.dropped
+        self._told = self.readings, self.tail.dropped
         declared = self._driver.fields if self._driver else {}
         status = {
             "state": self.state,
             "error": self.error,
             "readings": self.readings,
             "rate": round(self._rate, 3),  # readings a second
-            "dropped": self._tail.dropped,
+            "dropped": self.tail.dropped,
             "since": self._since,
             "fields": {
                 name: {"unit": field.unit, "device_class": field.device_class} for name, field in declared.items()

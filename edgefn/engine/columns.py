@@ -38,7 +38,7 @@ class Table:
         if len(fields) > MAX_COLUMNS:
             raise ValueError(f"handlers on one source name {len(fields)} fields; {MAX_COLUMNS} are possible")
         self.fields = fields
-        self.number = {name: number for number, name in enumerate(fields)}
+        self.latest = {name: number for number, name in enumerate(fields) if name.startswith("latest ")}
         self.n = 0
         self._allocate(capacity)
 

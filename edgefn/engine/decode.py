@@ -41,17 +41,31 @@ def fields_of(payload: bytes) -> dict[str, Any]:
     raise PayloadError("not_an_object", f"a {type(value).__name__}; send an object or a bare number")
 
 
+def number(value: Any) -> float | None:
+    """A finite number as it is, None for anything else."""
+    if not isinstance(value, (int, float)):
+        return None
+    try:
+        converted = float(value)
+    except OverflowError:
+        return None
+    return converted if math.isfinite(converted) else None
+
+
 class Decoder:
     """Writes decoded events into tables. A field that is missing or of the wrong type is absent from its row."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def add(self, fields: dict[str, Any], table: Table, key: int, arrival: int) -> int:
-        """Adds one event (one row, or one a sample where it holds arrays); returns the number of rows."""
+    def add(self, fields: dict[str, Any], table: Table, key: int, arrival: int, unit: str = "auto") -> int:
+        """Adds one event (one row, or one a sample where it holds arrays); returns the number of rows.
+
+        `unit`: how the event's `ts` is written; "arrival" does without it.
+        """
         for name in table.fields:
             if isinstance(fields.get(name), (np.ndarray, list)):
-                return self._add_batch(fields, table, key, arrival)
+                return self._add_batch(fields, table, key, arrival, unit)
         table.reserve(1)
         row, present = table.n, 0
         for number, name in enumerate(table.fields):
@@ -62,30 +76,24 @@ class Decoder:
             if number_ is not None:
                 table.columns[number, row] = number_
                 present |= 1 << number
-        table.ts[row] = self._time(fields.get("ts"), arrival)
+        table.ts[row] = self._time(fields.get("ts"), arrival, unit)
         table.key[row] = key
         table.present[row] = present
         table.n = row + 1
         return 1
 
     def _number(self, value: Any) -> float | None:
-        if isinstance(value, (int, float)):
-            try:
-                number = float(value)
-            except OverflowError:
-                number = math.inf
-            if math.isfinite(number):
-                return number
-            self._metrics.count("fields.unusable", reason="not_finite")
-        else:
-            self._metrics.count("fields.unusable", reason="not_a_number")
-        return None
+        converted = number(value)
+        if converted is None:
+            reason = "not_finite" if isinstance(value, (int, float)) else "not_a_number"
+            self._metrics.count("fields.unusable", reason=reason)
+        return converted
 
-    def _time(self, value: Any, arrival: int) -> int:
+    def _time(self, value: Any, arrival: int, unit: str) -> int:
         """The event's own time where it is believable, else that of its arrival."""
-        if value is None:
+        if value is None or unit == "arrival":
             return arrival
-        ts = to_ns(value)
+        ts = to_ns(value, unit)
         if ts is None:
             self._metrics.count("ts.unusable", reason="unclear")
             return arrival
@@ -94,7 +102,7 @@ class Decoder:
             return arrival
         return ts
 
-    def _add_batch(self, fields: dict[str, Any], table: Table, key: int, arrival: int) -> int:
+    def _add_batch(self, fields: dict[str, Any], table: Table, key: int, arrival: int, unit: str) -> int:
         """Arrays of one length become columns; a scalar beside them holds for every sample.
 
         `ts` is the time of the first sample and `dt` the nanoseconds between two, or `ts` is an array of nanoseconds.
@@ -119,16 +127,16 @@ class Decoder:
             elif (scalar := fields.get(name)) is not None and (value := self._number(scalar)) is not None:
                 table.columns[number, rows] = value
                 table.present[rows] |= 1 << number
-        table.ts[rows] = self._times(fields, arrays, n, arrival)
+        table.ts[rows] = self._times(fields, arrays, n, arrival, unit)
         table.key[rows] = key
         table.n += n
         return n
 
     def _times(
-        self, fields: dict[str, Any], arrays: dict[str, Any], n: int, arrival: int
+        self, fields: dict[str, Any], arrays: dict[str, Any], n: int, arrival: int, unit: str
     ) -> npt.NDArray[np.int64] | int:
         times: npt.NDArray[np.int64]
-        if "ts" in arrays:
+        if "ts" in arrays and unit != "arrival":
             low, high = arrays["ts"].min(), arrays["ts"].max()
             if not EARLIEST <= low <= high <= arrival + MAX_SKEW:  # nor where one is NaN
                 self._metrics.count("ts.unusable", reason="unclear")
@@ -140,7 +148,7 @@ class Decoder:
             self._metrics.count("ts.unusable", reason="dt")
             dt = 0
         step = round(dt)
-        start = self._time(fields["ts"], arrival) if "ts" in fields else arrival - n * step
+        start = self._time(fields["ts"], arrival, unit) if "ts" in fields else arrival - n * step
         if start + n * step > arrival + MAX_SKEW:
             self._metrics.count("ts.unusable", reason="future")
             start = arrival - n * step

@@ -11,9 +11,10 @@ import msgspec
 
 from edgefn import events
 from edgefn.address import BrokerAddress
-from edgefn.engine.decode import Decoder, fields_of
+from edgefn.engine.decode import fields_of
 from edgefn.engine.nodes import Context, Output
 from edgefn.engine.plan import Part, Plan
+from edgefn.engine.sequences import Sequences, belongs
 from edgefn.engine.session import Arrived, Session
 from edgefn.errors import PayloadError
 from edgefn.link import Link, Message
@@ -39,9 +40,10 @@ class Engine:
         self.metrics = Metrics()
         self.plan = Plan([], self.metrics)
         self._link = link
-        self._decoder = Decoder(self.metrics)
         self._context = Context(self._emit, watch.enter, watch.leave)
         self._session: Session | None = None
+        self._sequences = Sequences(self.metrics)
+        self._driver_topics = b""
         self._selector = selectors.DefaultSelector()
         self._selector.register(link.sock, selectors.EVENT_READ)
         self._registered: tuple[Any, int] | None = None
@@ -143,7 +145,7 @@ class Engine:
         """Decodes each message into the tables of the sources that want it."""
         arrival = time.time_ns()
         view = memoryview(arrived.data)
-        route, add, count = self.plan.router.route, self._decoder.add, self.metrics.count
+        route, add, count, latest = self.plan.router.route, self.plan.add, self.metrics.count, self.plan.latest
         ids: list[int] = []
         hashes: list[int] = []
         events_in = samples = 0
@@ -163,19 +165,27 @@ class Engine:
                 self._dirty = True
             topic = bytes(view[topic_at : topic_at + topic_length])
             sources = route(topic)
-            if not sources:
+            wanted = latest.wants(topic)
+            if not sources and not wanted:
                 count("events.unrouted")
                 continue
-            if flags & 1:
+            retained = flags & 1
+            if retained:
                 count("events.retained")
-                continue
             events_in += 1
             try:
                 fields = fields_of(bytes(view[at : at + length]))
+                if durable and topic.startswith(self._driver_topics) and self._came_before(fields):
+                    count("events.duplicate")
+                    continue
+                if wanted:
+                    latest.update(topic, fields)
                 for source, label in sources:
-                    samples += add(fields, source.table, source.keys.number(label), arrival)
+                    if retained and not source.retained:
+                        continue
+                    samples += add(source, label, fields, arrival)
                     if durable:
-                        self.plan.urgent.add(source.pattern.text)
+                        self.plan.urgent.add(source.name)
             except PayloadError as error:
                 count("events.failed", reason=error.reason)
                 self._sample_payload(topic, error, bytes(view[at : at + min(length, 64)]))
@@ -184,6 +194,11 @@ class Engine:
         count("events.in", events_in)
         count("events.samples", samples)
         self._unsaved = True
+
+    def _came_before(self, fields: dict[str, Any]) -> bool:
+        """Whether this is an event of a driver of ours that the broker, or the driver, has sent again."""
+        src, seq, floor = fields.get("src", ""), fields.get("seq", -1), fields.get("seq_floor", 0)
+        return belongs(src, seq, floor) and not self._sequences.take(src, seq, floor)
 
     def _run_plan(self) -> None:
         self.plan.run(self._context)
@@ -279,6 +294,7 @@ class Engine:
             "gauges": {
                 "keys": sum(len(source.keys) for source in self.plan.sources.values()),
                 "unacknowledged": self._session.deliveries.unacknowledged if self._session else 0,
+                "missing": self._sequences.missing,
             },
         }
 
@@ -288,6 +304,8 @@ class Engine:
         parts = self.plan.checkpoint(everything=full)
         if self._session is not None:
             parts.append(Part("session", True, events.pack(self._session.checkpoint())))
+        if (sequences := self._sequences.checkpoint()) is not None:
+            parts.append(Part("sequences", *sequences))
         self._number += 1
         outputs, self._outputs, self._pending = self._outputs, [], 0
         self._dirty = False
@@ -300,6 +318,7 @@ class Engine:
                 "number": self._number,
                 "outputs": outputs,
                 "parts": [[part.owner, part.snapshot, part.data] for part in parts],
+                "confirmed": self._sequences.confirmed(),
                 **self._stats(now),
             }
         )
@@ -333,6 +352,8 @@ class Engine:
             self.metrics,
             on_change=lambda state, why: self._link.send({"type": "broker", "state": state, "why": why}),
         )
+        self._driver_topics = f"edgefn/{message['gateway']}/event/".encode()
+        self._sequences.restore(self._checkpoint.get("sequences", []))
         for data in self._checkpoint.get("session", []):
             self._session.restore(events.unpack(data, events.MAX_LINK))
 
@@ -358,6 +379,7 @@ class Engine:
                 "type": "ready",
                 "numbers": {node.name: node.number for node in plan.nodes.values()},
                 "fresh": plan.fresh,
+                "raised": plan.raised(),
                 "seconds": round(time.monotonic() - started, 3),
             }
         )

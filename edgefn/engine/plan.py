@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgefn import events, loader
 from edgefn.api import Field
 from edgefn.engine.codegen import PREFIX
 from edgefn.engine.columns import Frame
+from edgefn.engine.decode import Decoder
+from edgefn.engine.latest import LatestValues
 from edgefn.engine.nodes import MAX_ROWS, AggregateNode, AnomalyNode, Context, Node, PaneGroup, State, make
 from edgefn.engine.panes import make_panes
 from edgefn.engine.sources import Router, Source
@@ -47,6 +51,8 @@ class Plan:
         self._owned: dict[str, list[Node | PaneGroup]] = {}  # everything that numbers its rows by a source's keys
         self._written: dict[str, int] = {}  # bytes of increments since the owner's snapshot
         self.urgent: set[str] = set()  # patterns that brought durable events since the last checkpoint
+        self.latest = LatestValues()
+        self._decoder = Decoder(metrics)
         handlers = [handler for manifest in manifests for handler in self._load(manifest)]
         self._connect(handlers)
         self.router = Router(list(self.sources.values()), metrics)
@@ -63,12 +69,26 @@ class Plan:
 
     def _connect(self, handlers: list[HandlerManifest]) -> None:
         fields: dict[str, dict[str, None]] = {}
+        tops: dict[str, HandlerManifest] = {}
         for handler in handlers:
             if not self._lost(handler):
                 pattern, parent = self._root(handler)
+                tops[pattern] = self._top(handler)
                 if parent is None:
-                    fields.setdefault(pattern, {}).update(dict.fromkeys(entry.name for entry in handler.inputs))
-        self.sources = {text: Source(Pattern(text), list(names)) for text, names in fields.items()}
+                    fields.setdefault(pattern, {}).update(dict.fromkeys(entry.column for entry in handler.inputs))
+                for entry in handler.inputs:
+                    if entry.latest is not None:
+                        self.latest.want(entry)
+        self.sources = {
+            name: Source(
+                Pattern(tops[name].pattern or ""),
+                list(names),
+                name=name,
+                ts=tops[name].ts,
+                retained=tops[name].retained,
+            )
+            for name, names in fields.items()
+        }
         for handler in handlers:
             if self._lost(handler):
                 del self.nodes[handler.name]  # it builds on a handler that is switched off
@@ -94,16 +114,26 @@ class Plan:
 
     def filters(self) -> frozenset[str]:
         """What has to be subscribed to: the patterns, less those that another one covers."""
-        wanted = {source.pattern.filter for source in self.sources.values()}
+        wanted = {source.pattern.filter for source in self.sources.values()} | self.latest.topics
         return frozenset(one for one in wanted if not any(covers(other, one) for other in wanted if other != one))
 
     def labels(self, node: Node) -> list[str]:
         """The labels of the keys that the node's rows are numbered by."""
         return self.sources[self._pattern(node.manifest)].keys.labels
 
+    def raised(self) -> dict[str, list[str]]:
+        """The keys of each anomaly handler whose alert is raised."""
+        return {
+            name: [self.labels(node)[key] for key in np.flatnonzero(node.active.rows["active"])]
+            for name, node in self.nodes.items()
+            if isinstance(node, AnomalyNode)
+        }
+
     def owners(self) -> set[str]:
         """The names under which the store keeps what belongs to this plan."""
-        owners = {f"keys {pattern}" for pattern in self.sources} | {f"panes {name}" for name in self.groups}
+        owners = (
+            {f"keys {pattern}" for pattern in self.sources} | {f"panes {name}" for name in self.groups} | {"latest"}
+        )
         for node in self.nodes.values():
             owners.add(self._owner("state", node))
             if isinstance(node, AnomalyNode):
@@ -127,8 +157,12 @@ class Plan:
             handler = self.nodes[handler.parent].manifest
             if above is None and handler.kind != "filter":
                 above = self.nodes[handler.name]
-        assert handler.pattern is not None
-        return handler.pattern, above
+        return handler.listens, above
+
+    def _top(self, handler: HandlerManifest) -> HandlerManifest:
+        while handler.parent is not None:
+            handler = self.nodes[handler.parent].manifest
+        return handler
 
     def _behind_window(self, handler: HandlerManifest) -> bool:
         while handler.parent is not None:
@@ -153,6 +187,13 @@ class Plan:
         return group
 
     # Running
+
+    def add(self, source: Source, label: str, fields: dict[str, Any], arrival: int) -> int:
+        """Puts one decoded event into its source's table; returns the number of rows."""
+        rows = self._decoder.add(fields, source.table, source.keys.number(label), arrival, source.ts)
+        if source.table.latest:
+            self.latest.fill(source.table, rows)
+        return rows
 
     def grow(self, pattern: str) -> None:
         """Makes room for the keys that the source has got."""
@@ -210,6 +251,7 @@ class Plan:
                 node.active = earlier.active
         for pattern in self.sources:
             self.grow(pattern)
+        self.latest.adopt(old.latest)
 
     def checkpoint(self, *, everything: bool) -> list[Part]:
         """What changed since the last one, as parts for the store.
@@ -219,6 +261,8 @@ class Plan:
         changes when one closes, which may be long after the last event: it is saved with what the window put out.
         """
         parts: list[Part] = []
+        if (values := self.latest.checkpoint()) is not None:
+            parts.append(Part("latest", True, events.pack(values)))
         for pattern, source in self.sources.items():
             full = everything or pattern in self.urgent
             self._part(f"keys {pattern}", source.keys.checkpoint, parts)
@@ -269,6 +313,7 @@ class Plan:
                 self.fresh.append(name)
                 self._written.pop(owner, None)
 
+        take("latest", "latest", self.latest.restore)
         for pattern, source in self.sources.items():
             take(f"keys {pattern}", pattern, source.keys.restore)
             self.grow(pattern)

@@ -91,12 +91,12 @@ class Session:
             self._resubscribe()
 
     def _resubscribe(self) -> None:
-        asked = {one for filters in self._asked.values() for one in filters}
+        asked = {one for filters in self._asked.values() for one in filters if one}
         gone = sorted((self._subscribed | asked) - self._filters)
         new = sorted(self._filters - self._subscribed - asked)
         self._subscribed -= frozenset(gone)
         for filters in self._asked.values():
-            filters[:] = ["" if one in gone else one for one in filters]
+            filters[:] = ["" if one in gone else one for one in filters]  # the answer still counts them
         if gone:
             self._send(packets.unsubscribe(self._next_id(), gone, v5=self._v5))
         if new:
@@ -370,7 +370,16 @@ class Session:
         self._attempt, self._why = 0, ""
         self._keepalive = answer.keepalive or KEEPALIVE
         self.deliveries.connected(answer.session_present)
+        why = ""
         if not answer.session_present:
+            if self._subscribed:  # there was a session: the broker was restarted without what it held
+                uncertain, self.deliveries.uncertain = self.deliveries.uncertain, 0
+                self._metrics.count("events.uncertain", uncertain)
+                self._metrics.count("session.lost")
+                why = (
+                    f"{self._address} has lost our session: events that only it held are gone, and of {uncertain} that were "
+                    "not acknowledged yet it is uncertain whether they come again; those of drivers here are exact"
+                )
             self._subscribed = frozenset()
-        self._on_change("connected", "")
+        self._on_change("connected", why)
         self._resubscribe()

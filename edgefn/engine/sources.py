@@ -86,11 +86,15 @@ class Keys:
 class Source:
     """One topic pattern: its keys and the table that collects its events."""
 
-    def __init__(self, pattern: Pattern, fields: list[str], keys: Keys | None = None) -> None:
+    def __init__(
+        self, pattern: Pattern, fields: list[str], *, name: str = "", ts: str = "auto", retained: bool = False
+    ) -> None:
         self.pattern = pattern
-        self.keys = keys or Keys()
+        self.name = name or pattern.text
+        self.ts = ts
+        self.retained = retained
+        self.keys = Keys()
         self.table = Table(fields)
-        self.keys.pending = lambda: self.table.key[: self.table.n]
 
     def label(self, topic: str) -> str | None:
         """What the topic's events are kept apart by, None where the pattern does not match."""

@@ -19,11 +19,15 @@ from edgefn.bus import Bus
 from edgefn.clock import Clock, SystemClock
 from edgefn.config import Config, UplinkSettings, cache_folder
 from edgefn.errors import StoreError
+from edgefn.events import to_json
 from edgefn.gateway import results, systemd
+from edgefn.gateway.alerts import Alerts
 from edgefn.gateway.children import DriverProcess
+from edgefn.gateway.commands import CommandError, Commands, text
 from edgefn.gateway.engine_host import EngineHost
 from edgefn.gateway.handler_files import HandlerFiles
 from edgefn.gateway.publisher import Publisher
+from edgefn.gateway.results import Publication
 from edgefn.manifest import Manifest
 from edgefn.metrics import Metrics
 from edgefn.monitor import Monitor, Topics
@@ -67,6 +71,7 @@ class Gateway:
         self.engine: EngineHost
         self.drivers: DriverProcess
         self._publisher: Publisher
+        self._alerts: Alerts
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Gateway]:
@@ -91,6 +96,8 @@ class Gateway:
             )
             self.monitor = Monitor(self.bus, self.topics, self._clock, self.metrics, config.monitor.interval / 1e9)
             self._publisher = Publisher(self.bus, self.metrics)
+            self._alerts = Alerts(self.bus, self.topics)
+            commands = Commands(self.bus, self.topics, {"pause": self._pause, "resume": self._resume})
             self.uplinks = [
                 Uplink(name, self.store, sink, clock=self._clock, metrics=self.metrics, options=options)
                 for name, (sink, options) in made.items()
@@ -106,6 +113,8 @@ class Gateway:
                         ("monitor", self.monitor.run(self._gauges)),
                         ("publisher", self._publisher.run()),
                         ("commits", self._commit_all()),
+                        ("alerts", self._alerts.run()),
+                        ("commands", commands.run()),
                         ("main", self._main()),
                         ("systemd", systemd.ping_watchdog()),
                         *((f"uplink {uplink.name}", uplink.run()) for uplink in self.uplinks),
@@ -156,6 +165,7 @@ class Gateway:
             "type": "start",
             "broker": self._address.to_dict(),
             "client_id": f"edgefn-{self.config.gateway.id}-engine",
+            "gateway": self.config.gateway.id,
             "interval": int(self.config.engine.commit_interval),
             "checkpoint": await self.store.load_checkpoint(),
         }
@@ -178,11 +188,13 @@ class Gateway:
             await self._note_failure(message)
         elif kind == "broker":
             self._engine_state = {"state": message["state"], "why": message["why"]}
-            if message["state"] != "connected":
+            if message["why"]:
                 log.warning("the engine's connection: %s", message["why"])
         elif kind == "ready":
             for name in message["fresh"]:
                 log.warning("%s: its state has a new shape and begins afresh", name)
+            for topic in await self._alerts.settle(message["raised"], self.files.states()):
+                log.warning("%s is cleared: it was raised and never committed", topic)
             systemd.notify("READY=1")
             await self._tell_online()
         elif kind != "stopped":
@@ -196,6 +208,16 @@ class Gateway:
 
     def _plan_changed(self) -> None:
         self.engine.change_plan()
+
+    # What operators say
+
+    async def _pause(self, arguments: dict[str, Any]) -> None:
+        if not await self.files.pause(text(arguments, "handler")):
+            raise CommandError(f"there is no handler {arguments['handler']!r}")
+
+    async def _resume(self, arguments: dict[str, Any]) -> None:
+        if not await self.files.resume(text(arguments, "handler")):
+            raise CommandError(f"there is no handler {arguments['handler']!r}")
 
     # Results
 
@@ -220,6 +242,8 @@ class Gateway:
             self._newest[stored.stream] = (stored.epoch, stored.seq)
         if message["engine"] == self.engine.generation:  # the next one begins to number its commits anew
             self.engine.send({"type": "committed", "number": message["number"]})
+        if message["confirmed"]:
+            self._publisher.add([Publication(self.topics.confirmed, to_json(message["confirmed"]), 0, False)])
         self.metrics.count("summaries.made", len(items))
         for uplink in self.uplinks:
             uplink.kick()
@@ -312,6 +336,7 @@ class Gateway:
         return {
             "gateway": config.gateway.id,
             "broker": self._address.to_dict(),
+            "patience": max(30.0, 3 * config.engine.commit_interval / 1e9),
             "folders": [folder for folder in (config.gateway.drivers,) if folder],
             "drivers": [
                 {

@@ -56,6 +56,7 @@ class HandlerFiles:
         self._changed = changed
         self._files: dict[Path, HandlerFile] = {}
         self._strikes: dict[str, Strikes] = {}
+        self._paused: set[str] = set()
         self._told: dict[str, Any] = {}
         self._loading: asyncio.subprocess.Process | None = None
 
@@ -64,17 +65,20 @@ class HandlerFiles:
     def active(self) -> list[Manifest]:
         """The manifests of the plan, without what is in quarantine and without a second handler of a name."""
         manifests = [one.active for _, one in sorted(self._files.items()) if one.active is not None]
-        refused = {(finding.file, finding.line) for finding in manifest.duplicates(manifests)}
+        refused = {(finding.file, finding.line) for finding in manifest.conflicts(manifests)}
 
         def runs(file: Manifest, handler: HandlerManifest) -> bool:
-            strikes = self._strikes.get(handler.name)
-            quarantined = strikes is not None and strikes.quarantined and strikes.version == file.version
-            return not quarantined and (file.file, handler.line) not in refused
+            stopped = handler.name in self._paused or self._is_quarantined(handler.name, file.version)
+            return not stopped and (file.file, handler.line) not in refused
 
         return [
             msgspec.structs.replace(file, handlers=tuple(one for one in file.handlers if runs(file, one)))
             for file in manifests
         ]
+
+    def _is_quarantined(self, name: str, version: str) -> bool:
+        strikes = self._strikes.get(name)
+        return strikes is not None and strikes.quarantined and strikes.version == version
 
     def handler(self, name: str) -> HandlerManifest | None:
         return next((one for file in self.active() for one in file.handlers if one.name == name), None)
@@ -177,9 +181,28 @@ class HandlerFiles:
         log.error("%s: the engine %s while it ran this handler (%d of %d)", name, why, len(strikes.times), STRIKES)
         if len(strikes.times) >= STRIKES:
             strikes.quarantined = True
-            log.error("%s is in quarantine: change %s, and it is tried again", name, file.file)
+            log.error("%s is in quarantine: change %s or send cmd/resume, and it is tried again", name, file.file)
             self._changed()
         await self.tell_all()
+
+    async def pause(self, name: str) -> bool:
+        """Takes a handler out of the plan until `resume` or the next start; False where there is none of that name."""
+        if name not in self._told:
+            return False
+        self._paused.add(name)
+        self._changed()
+        await self.tell_all()
+        return True
+
+    async def resume(self, name: str) -> bool:
+        """Lets a paused handler, or one in quarantine, run again; False where there is none of that name."""
+        if name not in self._told:
+            return False
+        self._paused.discard(name)
+        self._strikes.pop(name, None)
+        self._changed()
+        await self.tell_all()
+        return True
 
     # What is told
 
@@ -188,7 +211,7 @@ class HandlerFiles:
         meters, samples = meters or {}, samples or {}
         states: dict[str, Any] = {}
         manifests = [one.active for _, one in sorted(self._files.items()) if one.active is not None]
-        twice = {(finding.file, finding.line): finding for finding in manifest.duplicates(manifests)}
+        twice = {(finding.file, finding.line): finding for finding in manifest.conflicts(manifests)}
         for entry in self._files.values():
             broken = entry.latest is not None and not entry.latest.ok
             error = _error(entry.latest) if broken and entry.latest else None
@@ -199,8 +222,11 @@ class HandlerFiles:
                     states[f"{handler.name}-{entry.path.stem}"] = {"state": "failed", "error": str(finding)}
                     continue
                 strikes = self._strikes.get(handler.name)
-                quarantined = strikes is not None and strikes.quarantined and strikes.version == entry.active.version
-                state = "quarantined" if quarantined else "active" if handler.options.enabled else "disabled"
+                state = "active" if handler.options.enabled else "disabled"
+                if handler.name in self._paused:
+                    state = "paused"
+                if self._is_quarantined(handler.name, entry.active.version):
+                    state = "quarantined"
                 states[handler.name] = {
                     "state": state,
                     "kind": handler.kind,

@@ -33,6 +33,11 @@ class Topics:
     def log(self) -> str:
         return f"{self.root}/log"
 
+    @property
+    def confirmed(self) -> str:
+        """What the store has of each driver's events; the driver host listens to it."""
+        return f"{self.root}/confirmed"
+
     def handler(self, name: str) -> str:
         return f"{self.root}/handler/{level(name)}"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgefn.bus import Message
 from edgefn.clock import NS
 from edgefn.errors import NotConnectedError
 
@@ -30,10 +32,12 @@ class HandClock:
 class FakeBus:
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     published: list[tuple[str, bytes, int, bool]] = field(default_factory=list)
+    on_connect: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     lossy: bool = False  # while it is, QoS 1 messages do not arrive
     lost: list[bytes] = field(default_factory=list)
     lose_acknowledgement: int = 0  # the next so many QoS 1 messages arrive, and their acknowledgements do not
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _incoming: asyncio.Queue[Message] = field(default_factory=asyncio.Queue)
 
     def __post_init__(self) -> None:
         self.connected.set()
@@ -51,6 +55,23 @@ class FakeBus:
         if qos and self.lose_acknowledgement:
             self.lose_acknowledgement -= 1
             raise NotConnectedError(topic)
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self, *filters: str) -> AsyncIterator[AsyncIterator[Message]]:
+        async def messages() -> AsyncIterator[Message]:
+            while True:
+                message = await self._incoming.get()
+                if message.topic in filters:
+                    yield message
+
+        yield messages()
+
+    def deliver(self, topic: str, payload: bytes) -> None:
+        self._incoming.put_nowait(Message(topic, payload))
+
+    async def reconnect(self) -> None:
+        for hook in self.on_connect:
+            await hook()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):

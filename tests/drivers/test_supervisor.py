@@ -263,7 +263,7 @@ async def probe():
         bus.connected.clear()
         async with start(self.MANY) as supervisor:
             await self.all_read(supervisor)
-            assert 0 < supervisor._tail._bytes <= 500
+            assert 0 < supervisor.tail._bytes <= 500
 
     async def test_what_was_lost_on_the_way_is_sent_again_in_order(self, start: Start, bus: FakeBus):
         bus.lossy = True

@@ -153,3 +153,23 @@ async def test_the_engine_comes_back_and_goes_on_where_it_was(tmp_path: Path, lo
             f"edgefn/{GATEWAY}/metrics", lambda one: one["counters"].get("engine.restarts") == 1
         )
         assert metrics["processes"]["engine"] != pid
+
+
+async def test_operators_pause_and_resume_a_handler(tmp_path: Path, local: PrivateBroker) -> None:
+    async with device(tmp_path, local.port) as gateway:
+        gateway.handler("rooms.py", ROOMS)
+        await gateway.start()
+        await gateway.active("hot")
+        await gateway.connected()
+        state = f"edgefn/{GATEWAY}/handler/hot"
+        await gateway.publish(f"edgefn/{GATEWAY}/cmd/pause", {"handler": "hot"})
+        await gateway.local.until(state, lambda one: one["state"] == "paused")
+        seen = len(gateway.local.messages)
+        await gateway.publish(f"edgefn/{GATEWAY}/cmd/resume", {"handler": "hot"})
+        await gateway.local.until(state, lambda one: one["state"] == "active", after=seen)
+        await gateway.publish(f"edgefn/{GATEWAY}/cmd/resume", {"handler": "cold"})
+        await gateway.local.until(f"edgefn/{GATEWAY}/log", lambda one: "there is no handler 'cold'" in one["message"])
+        await gateway.publish(f"edgefn/{GATEWAY}/cmd/dance", {})
+        await gateway.local.until(f"edgefn/{GATEWAY}/log", lambda one: "cmd/dance: it is not known" in one["message"])
+        await gateway.publish("rooms/attic", {"t": 60})
+        await gateway.local.until(f"edgefn/{GATEWAY}/alert/hot/attic")
