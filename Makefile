@@ -5,7 +5,7 @@ BIN := .venv/bin
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench faults lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ check: setup  ## lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+faults: setup  ## the long fault tests: hundreds of kills, half an hour
+	@EDGEFN_FAULTS=long $(BIN)/python -m pytest -q -m faults tests/faults
 
 bench: setup  ## one table of what edgefn costs on this machine, and bench/results/latest.json
 	@$(BIN)/python -m bench

@@ -22,7 +22,7 @@ def run(options: Options) -> list[Row]:
         for _ in range(options.repeats):
             peer.append(_peer(rig.broker.port, n))
             one = through_gateway(rig, Spec(rig.broker.port, "bench/{}/climate", n, mark=rig.next_mark()))
-            slow = Spec(rig.broker.port, "bench/{}/climate", 20_000, rate=10_000, mark=rig.next_mark())
+            slow = Spec(rig.broker.port, "bench/{}/climate", n // 6, rate=10_000, mark=rig.next_mark())
             two = through_gateway(rig, slow)
             full.append(one.cpu / one.n * 1e6)
             paced.append(two.cpu / two.n * 1e6)

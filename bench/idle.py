@@ -13,7 +13,7 @@ from bench.rows import Options, Row, Target
 def run(options: Options) -> list[Row]:
     seconds = 6.0 if options.quick else 20.0
     with Rig(shipped(), interval="10s") as rig:
-        rig.listen(3.0)  # the start has settled, and the windows that the first marks opened are closed
+        rig.listen(2.0)  # the start has settled, and the windows that the first marks opened are closed
         family = rig.family()
         before = {name: (proc.cpu_seconds(pid), proc.voluntary_switches(pid)) for name, pid in family.items()}
         started = time.monotonic()

@@ -16,7 +16,7 @@ def shipped() -> dict[str, str]:
 
 def run(options: Options) -> list[Row]:
     with Rig(shipped(), drivers=DRIVERS, interval="10s") as rig:
-        rig.listen(5 if options.quick else 10)
+        rig.listen(3 if options.quick else 10)
         sizes = {name: proc.pss(pid) / 2**20 for name, pid in rig.family().items()}
         handlers = sum(state.get("state") == "active" for state in rig.states.values())
     parts = ", ".join(f"{name.removeprefix('edgefn.')} {size:.0f}" for name, size in sizes.items())

@@ -86,12 +86,12 @@ def through_mosquitto_sub(spec: Spec) -> Run:
 
 
 def in_turns(rig: Rig, n: int, repeats: int, *, qos: int = 0, batch: bool = False) -> Pair:
-    """The two ways one after the other, `repeats` times, after a short run that warms both up."""
+    """The two ways one after the other, `repeats` times; before several, a short run that warms the gateway up."""
     pair = Pair([], [])
     topic, kind, samples = ("motor", "batch", SAMPLES) if batch else ("climate", "json", 1)
     # Sensors run faster than real time here: their time begins in the past, and each run goes on where the last ended.
     start = (time.time_ns() - batch_span(n) * (repeats + 2)) // SECOND * SECOND
-    for number in range(-1, repeats):
+    for number in range(-1 if repeats > 1 else 0, repeats):
         size = n // 10 if number < 0 else n
         spec = Spec(rig.broker.port, f"bench/{{}}/{topic}", size, kind, qos, mark=rig.next_mark(), start=start)
         start += batch_span(size)

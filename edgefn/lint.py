@@ -90,12 +90,20 @@ def check(functions: Functions, handlers: list[Handler], namespace: dict[str, An
         message = f"{node.name}: a function of this name on line {later} takes its place"
         findings.append(Finding(functions.file, node.lineno, message, "rename one of them"))
     for handler in handlers:
-        if handler.state is not None and handler.function is not None:
-            tree = functions.by_name.get(handler.function.__name__)
-            if tree is not None:
-                findings += _state_fields(functions, handler, tree)
+        if handler.function is None:
+            continue
+        tree = functions.by_name.get(handler.function.__name__)
+        if tree is None:
+            message = f"{handler.name}: it does not stand at the top level of the file"
+            findings.append(
+                Finding(functions.file, handler.line, message, "move it out of the `if`, class or function")
+            )
+            continue
+        findings += _returns(functions.file, handler, tree)
+        if handler.state is not None:
+            findings += _state_fields(functions, handler, tree)
     findings += _sources(functions.file, handlers)
-    return sorted(set(findings), key=lambda finding: finding.line)
+    return sorted(dict.fromkeys(findings), key=lambda finding: finding.line)
 
 
 def _walk(function: ast.FunctionDef, known: set[str]) -> Iterator[tuple[int, str, str]]:
@@ -104,6 +112,7 @@ def _walk(function: ast.FunctionDef, known: set[str]) -> Iterator[tuple[int, str
     nodes = [node for statement in function.body for node in ast.walk(statement)]
     local |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     local |= {node.name for node in nodes if isinstance(node, ast.ExceptHandler) and node.name}
+    local |= {node.arg for node in nodes if isinstance(node, ast.arg)}  # of a lambda
     for node in nodes:
         line = getattr(node, "lineno", function.lineno)
         if type(node) in _CONSTRUCTS:
@@ -122,6 +131,29 @@ def _closest(name: str, known: Iterable[str], otherwise: str = "define or import
 
     match = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean {match[0]}?" if match else otherwise
+
+
+def _returns(file: str, handler: Handler, function: ast.FunctionDef) -> Iterator[Finding]:
+    values = [node for node in ast.walk(function) if isinstance(node, ast.Return) and node.value is not None]
+    if not values:
+        yield Finding(file, handler.line, f"{handler.name}: it returns nothing", "end it with `return` and a value")
+    elif handler.kind != "filter" and not _ends(function.body):  # a filter that returns nothing drops the event
+        message = f"{handler.name}: not every way through it returns a value"
+        yield Finding(
+            file, handler.line, message, "end it with `return` and a number; math.nan says that there is none"
+        )
+
+
+def _ends(body: list[ast.stmt]) -> bool:
+    """Whether no way leads past the last of these statements."""
+    last = body[-1]
+    if isinstance(last, ast.If):
+        return bool(last.orelse) and _ends(last.body) and _ends(last.orelse)
+    if isinstance(last, ast.Try):
+        return _ends(last.orelse or last.body) and all(_ends(handler.body) for handler in last.handlers)
+    if isinstance(last, ast.While):
+        return isinstance(last.test, ast.Constant) and bool(last.test.value)
+    return isinstance(last, ast.Return | ast.Raise)
 
 
 def _sources(file: str, handlers: list[Handler]) -> Iterator[Finding]:

@@ -62,9 +62,7 @@ def body(statement: str) -> str:
         ("del x", "`del`", "leave it away"),
     ],
 )
-def test_what_cannot_be_compiled_is_named_by_its_line(
-    tmp_path: Path, statement: str, message: str, hint: str
-) -> None:
+def test_what_cannot_be_compiled_is_named_by_its_line(tmp_path: Path, statement: str, message: str, hint: str) -> None:
     found = findings(tmp_path, body(statement))
     assert found
     if message:
@@ -120,7 +118,12 @@ def state(fields: str, use: str = "state.mean") -> str:
         (state("mean: list = field(default_factory=list)"), 4, "S.mean holds a list", "numpy arrays of fixed length"),
         (state("mean: np.ndarray = field(default_factory=lambda: np.zeros(0))"), 4, "holds a ndarray", "fixed length"),
         ("@filter('t')\ndef f(x, state):\n    return x > 0\n", 1, "its state has no type", "dataclass"),
-        ("class S: pass\n@filter('t')\ndef f(x, state: S):\n    return x > 0\n", 2, "its state has no type", "dataclass"),
+        (
+            "class S: pass\n@filter('t')\ndef f(x, state: S):\n    return x > 0\n",
+            2,
+            "its state has no type",
+            "dataclass",
+        ),
     ],
 )
 def test_states(tmp_path: Path, source: str, line: int, message: str, hint: str) -> None:
@@ -130,7 +133,9 @@ def test_states(tmp_path: Path, source: str, line: int, message: str, hint: str)
     assert hint in found.hint
 
 
-MADE = "class R(NamedTuple):\n    mean: float\n    peak: float\n@transform('t')\ndef made(x) -> R:\n    return R(x, x)\n"
+MADE = (
+    "class R(NamedTuple):\n    mean: float\n    peak: float\n@transform('t')\ndef made(x) -> R:\n    return R(x, x)\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +155,9 @@ def test_a_field_that_the_source_does_not_put_out(tmp_path: Path, source: str) -
 
 
 def test_a_filter_passes_on_the_fields_of_the_payload(tmp_path: Path) -> None:
-    source = "@filter('t')\ndef f(x):\n    return x > 0\n@aggregate(f, count(3))\ndef g(other):\n    return other.sum()\n"
+    source = (
+        "@filter('t')\ndef f(x):\n    return x > 0\n@aggregate(f, count(3))\ndef g(other):\n    return other.sum()\n"
+    )
     assert findings(tmp_path, source) == []
 
 

@@ -29,8 +29,14 @@ class Cloud:
         streams = self.seen.keys() | newest.keys()
         return sum(max(newest.get(one, 0), max(self.seen.get(one, ()), default=0)) for one in streams)
 
-    def lost(self, newest: dict[tuple[str, str], int]) -> int:
+    def missing(self, newest: dict[tuple[str, str], int]) -> int:
+        """How many of those have not arrived: each is lost, or still on its way."""
         return self.made(newest) - self.delivered
+
+    def lost(self, newest: dict[tuple[str, str], int], waiting: int) -> int:
+        """Gaps are lost: a stream comes in order. So is what the newest end lacks, unless it waits in the outbox."""
+        gaps = sum(max(numbers) - len(numbers) for numbers in self.seen.values())
+        return gaps + max(0, self.missing(newest) - gaps - waiting)
 
 
 @dataclass

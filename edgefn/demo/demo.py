@@ -197,16 +197,19 @@ class Demo:
         return sum(uplink["rows"] for uplink in self._device.metrics.get("uplinks", {}).values())
 
     async def _drain(self) -> None:
-        """Lets the backlog arrive: what is still on its way is not lost."""
+        """Lets the backlog arrive: all that was made until now. New summaries go on being made meanwhile."""
+        made = dict(self._device.newest)
         deadline = time.monotonic() + DRAIN_TIMEOUT
         with self._console.status("draining the outbox"):
-            await asyncio.sleep(1.2)  # one metrics interval: the count of before the end is not the last one
-            while self._waiting() and time.monotonic() < deadline:
-                await asyncio.sleep(0.1)  # noqa: ASYNC110
+            while time.monotonic() < deadline:
+                seen = self._cloud.seen
+                if all(max(seen.get(stream, ()), default=0) >= newest for stream, newest in made.items()):
+                    return
+                await asyncio.sleep(0.1)
 
     def _report(self) -> int:
         device, cloud = self._device, self._cloud
-        made, lost = cloud.made(device.newest), cloud.lost(device.newest)
+        made, lost = cloud.made(device.newest), cloud.lost(device.newest, self._waiting())
         kept, seen = device.meter("filter", "rows"), device.meter("filter", "events")
         rows = [
             ("events published", device.published),
@@ -218,6 +221,7 @@ class Demo:
             ("delivered", cloud.delivered),
             ("duplicates", cloud.duplicates),
             ("lost", lost),
+            ("still in the outbox", cloud.missing(device.newest) - lost),
             ("greatest backlog", device.backlog),
         ]
         if self._lives > 1:

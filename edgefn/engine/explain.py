@@ -12,11 +12,13 @@ _HINTS = (
     (r"Unknown attribute|has no attribute", "check the spelling; arrays have mean(), max(), min(), sum(), std(), size"),
     (r"No implementation of function|Invalid use of", "compiled handlers take and give numbers and arrays of numbers"),
     (r"unicode_type|Literal\[str\]", "compiled handlers take and give numbers; texts belong where they are shown"),
-    (r"Cannot unify", "let every branch return the same kind of number, 0.0 rather than None"),
+    (r"Can(not|'t) unify", "let every branch return the same kind of number, 0.0 rather than None"),
     (r"none|NoneType", "let every path return a number"),
     (r"reflected list|list\(", "use a numpy array: np.zeros(n)"),
     (r"not a record|Record|readonly", "change the fields of state one by one: state.mean = …"),
 )
+_LOOP = re.compile(r"def _edgefn_(\w+)\(n, ")
+_RETURNED = re.compile(r"setitem\(array\(float64, \dd, C\), (?:Tuple\(Literal\[int\]\(\d+\), int64\)|int64), (.+)\)")
 _LOCATION = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -29,6 +31,16 @@ def explain(error: BaseException, file: str, module: Path, source: str) -> Findi
     ]
     line = places[-1] if places else _raised_at(error, module, lines)
     message = _message(text)
+    if not line and (calls := _LOOP.search(text)):
+        # The complaint is about the loop around the handler: about what the handler returns.
+        line = next((n for n, code in enumerate(source.splitlines(), 1) if code.startswith(f"def {calls[1]}(")), 0)
+        returned = _RETURNED.search(text)
+        return Finding(
+            file,
+            line,
+            f"{calls[1]}: it returns {_shown(returned[1])}" if returned else f"{calls[1]}: {message}",
+            "return one number, or several as a NamedTuple that the function is annotated with",
+        )
     hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "")
     return Finding(
         file,
@@ -36,6 +48,14 @@ def explain(error: BaseException, file: str, module: Path, source: str) -> Findi
         message if places or "numba" in type(error).__module__ else f"{type(error).__name__}: {message}",
         hint,
     )
+
+
+def _shown(numba_type: str) -> str:
+    """A type of numba's in the author's words."""
+    for sign, words in (("str", "a text"), ("uple", "a tuple"), ("array", "an array"), ("none", "nothing")):
+        if sign in numba_type:
+            return words
+    return f"a {numba_type}"
 
 
 def _raised_at(error: BaseException, module: Path, lines: int) -> int:

@@ -17,8 +17,7 @@ from edgefn.engine import pane_kernels, rolling_kernels
 from edgefn.engine.columns import Frame
 from edgefn.engine.loops import PERCENTILE
 from edgefn.engine.pane_kernels import BEGINNING, CLOSED, KEY, NEVER, TOUCHED
-from edgefn.engine.rolling_kernels import CELL, LEAF, LISTED, PAGE, PANE, PENDING, ROW, WRITTEN
-from edgefn.summaries import SPAN
+from edgefn.engine.rolling_kernels import BUCKETS, CELL, LEAF, LISTED, PAGE, PANE, PENDING, ROW, WRITTEN
 from edgefn.windows import Window
 
 MAX_ROWS = 1024  # rows of closed windows that are given at once
@@ -72,7 +71,7 @@ class Rolling:
         self._sketched = np.array(sketched, dtype=np.uint8)
         self._fields = np.array([f for f, codes in enumerate(stats) for _ in codes], dtype=np.int64)
         self._codes = np.array([code for codes in stats for code in codes], dtype=np.int64)
-        self._buckets = np.zeros(2 * SPAN + 1, np.int64)
+        self._buckets = np.zeros(BUCKETS, np.int64)
         self._progress = np.zeros(4, np.int64)
         self._out = (
             np.empty(MAX_ROWS, np.int32), np.empty(MAX_ROWS, np.int64), np.empty(MAX_ROWS, np.int64),

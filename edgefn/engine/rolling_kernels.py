@@ -28,7 +28,11 @@ from edgefn.engine.pane_kernels import (
 from edgefn.kernels.sample import LARGEST
 from edgefn.summaries import SPAN
 
-PAGE = 16  # buckets of a sketch that are kept side by side, a quarter of an octave: most panes need one to four pages
+PAGE = 32  # buckets of a sketch that are kept side by side, a quarter of an octave: most panes need one to four pages
+
+# Where the buckets of a window are added up: those that are kept of both sides of zero, and at each end the rest of a page.
+ZERO = SPAN + PAGE
+BUCKETS = 2 * ZERO + 1
 
 PANE = np.dtype(
     [
@@ -86,7 +90,7 @@ def _ranked(buckets: Any, floor: int, rank: int, low: float, high: float) -> flo
     for at in range(buckets.size):
         seen += buckets[at]
         if seen > rank:
-            number = at - SPAN
+            number = at - ZERO
             value = 0.0 if number == 0 else _middle(number + floor if number > 0 else number - floor)
             return min(max(value, low), high)
     return high
@@ -210,14 +214,16 @@ def _close(
                         while p >= 0 and panes[p].number < beyond:
                             leaf = cells[p, f].page
                             while leaf >= 0:
-                                for i in range(PAGE):
-                                    number = leaves[leaf].number * PAGE + i
-                                    if number > floor:
-                                        buckets[SPAN + number - floor] += counts[leaf, i]
-                                    elif number < -floor:
-                                        buckets[SPAN + number + floor] += counts[leaf, i]
-                                    else:
-                                        buckets[SPAN] += counts[leaf, i]
+                                number = leaves[leaf].number * PAGE
+                                shift = ZERO - floor if number > 0 else ZERO + floor
+                                if number > floor or number + PAGE <= -floor:
+                                    part = buckets[number + shift : number + shift + PAGE]
+                                    for i in range(PAGE):
+                                        part[i] += counts[leaf, i]
+                                else:
+                                    for i in range(PAGE):
+                                        is_zero = -floor <= number + i <= floor
+                                        buckets[ZERO if is_zero else number + i + shift] += counts[leaf, i]
                                 leaf = leaves[leaf].next
                             p = panes[p].next
                         is_counted = True

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 RETRY_COMMIT = (1.0, 30.0)  # seconds: the first wait after the store has refused a commit, and the longest
 DRAIN = 1.0  # seconds that a stopping gateway gives its uplinks
+ENGINE_PATIENCE = 20.0  # seconds that drivers wait for the engine's first connection
 METER = ("events", "rows", "skipped", "raised", "ns")
 
 
@@ -63,6 +64,7 @@ class Gateway:
         self._commits: asyncio.Queue[link.Message] = asyncio.Queue(1)  # the engine sends one and waits
         self._committing = asyncio.Event()  # set while no commit is under way
         self._committing.set()
+        self._engine_connected = asyncio.Event()
         self._engine_state: dict[str, Any] = {"state": "starting"}
         self._store_state = "ok"
         self.store: Store
@@ -137,8 +139,11 @@ class Gateway:
         await self.files.load_all()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.engine.run(), name="engine")
-            tasks.create_task(self.drivers.run(), name="drivers")
             tasks.create_task(self.files.watch(), name="handler files")
+            # Before the engine has subscribed for the first time, nobody keeps for it what drivers publish.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._engine_connected.wait(), ENGINE_PATIENCE)
+            tasks.create_task(self.drivers.run(), name="drivers")
 
     async def _stop(self) -> None:
         """First those that make events, then those that work on them, then those that send."""

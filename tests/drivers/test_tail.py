@@ -242,7 +242,7 @@ class TestTail:
 
                 tail.put(event(0))
                 await exchange(st.just(True))
-                for seq in range(1, data.draw(st.integers(1, 12))):
+                for seq in range(1, data.draw(st.integers(2, 13))):
                     tail.put(event(seq))
                     await exchange(st.booleans())
                     if data.draw(st.integers(0, 4)) == 0:

@@ -9,7 +9,7 @@ import pytest
 from edgefn.errors import HandlerError
 from edgefn.testing import Bench
 
-SOURCE = '''
+SOURCE = """
 from edgefn import filter, latest, transform
 
 @filter("rooms/{room}")
@@ -19,7 +19,7 @@ def too_cold(t, wanted=latest("settings/wanted", default=20.0)):
 @transform(too_cold, to="heat")
 def missing(t, wanted=latest("settings/wanted", default=20.0), gain=latest("settings/heater", "gain")):
     return gain * (wanted - t)
-'''
+"""
 
 
 def test_the_newest_value_holds_from_the_event_on_that_comes_after_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgefn.address import BrokerAddress
-from edgefn.engine import frames, packets
+from edgefn.engine import packets
 from edgefn.engine.session import KEEPALIVE, MAX_FRAME, SECOND, Session
 from edgefn.metrics import Metrics
 from tests.engine.test_frames import length_of, publish
@@ -258,7 +258,12 @@ def test_acknowledgements_follow_the_commit_in_order_and_a_ping_proves_them(brok
     client.read()
     assert broker.quiet()
     client.session.acknowledge(1)
-    assert [broker.packet() for _ in range(4)] == [b"\x40\x02\x00\x05", b"\x40\x02\x00\x06", b"\x40\x02\x00\x07", b"\xc0\x00"]
+    assert [broker.packet() for _ in range(4)] == [
+        b"\x40\x02\x00\x05",
+        b"\x40\x02\x00\x06",
+        b"\x40\x02\x00\x07",
+        b"\xc0\x00",
+    ]
     assert len(client.session.deliveries) == 3
     broker.send(b"\xd0\x00")
     client.read()
@@ -303,7 +308,11 @@ def test_an_oversized_message_is_skipped_and_acknowledged_wherever_it_is_cut(bro
 
 def test_an_oversized_message_among_others_comes_again_and_hides_none(broker: Script) -> None:
     client = welcome(broker, "t")
-    stream = [publish(b"t", b"1", 2, 1, b""), publish(b"t", bytes(MAX_FRAME), 2, 2, b""), publish(b"t", b"3", 2, 3, b"")]
+    stream = [
+        publish(b"t", b"1", 2, 1, b""),
+        publish(b"t", bytes(MAX_FRAME), 2, 2, b""),
+        publish(b"t", b"3", 2, 3, b""),
+    ]
     import threading
 
     def send(flags: int) -> None:
@@ -422,5 +431,3 @@ def test_closing_says_goodbye_and_twice_is_harmless(broker: Script) -> None:
     client.session.close()
     client.session.close()
     assert broker.packet() == packets.GOODBYE
-
-
