@@ -23,6 +23,7 @@ from edgefn.demo.account import Cloud, Device
 from edgefn.demo.screen import render
 from edgefn.demo.wire import Wire
 from edgefn.errors import EdgefnError, PayloadError
+from edgefn.processes import die_with_parent
 
 GATEWAY = "demo"
 READY_TIMEOUT = 180.0  # seconds; compiling takes a while on a Pi when it was not done by the set-up
@@ -78,7 +79,7 @@ class Demo:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefn-demo-")))
@@ -125,7 +126,11 @@ class Demo:
             while not self._stop.is_set():
                 self._lives += 1
                 self._gateway = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "edgefn", "run", str(folder), stdout=log, stderr=log, start_new_session=True
+                    *(sys.executable, "-m", "edgefn", "run", str(folder)),
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C is for the demo, which stops the gateway in its turn
+                    preexec_fn=die_with_parent,
                 )
                 await self._gateway.wait()
                 if not self._stop.is_set():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from edgefn.demo.account import Cloud, Device
 
@@ -14,22 +15,21 @@ MAX_FIELDS = 4
 
 
 def render(device: Device, cloud: Cloud, note: str, backlog: int) -> Group:
-    return Group(
-        _readings(device),
-        _results("summaries", device.summaries),
-        _results("alerts", device.alerts),
-        _handlers(device),
-        Panel(
-            f"{note}\noutbox: {backlog} waiting, {device.backlog} at most   "
-            f"cloud: {cloud.delivered} received, {cloud.duplicates} twice",
-            title="uplink",
-            border_style="red" if "cut" in note else "green",
-        ),
+    cut = "cut" in note
+    uplink = Text(f"{note}.  ", style="bold red" if cut else "bold green")
+    uplink.append(
+        f"outbox: {backlog} waiting, {device.backlog} at most.  "
+        f"cloud: {cloud.delivered} received, {cloud.duplicates} twice",
+        style="default",
     )
+    tables = [_readings(device), _results("summaries", device.summaries)]
+    if device.alerts:
+        tables.append(_results("alerts", device.alerts))
+    return Group(uplink, *tables, _handlers(device))
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", expand=True, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, expand=True, pad_edge=False)
     for column in columns:
         table.add_column(column, no_wrap=True, overflow="ellipsis")
     return table

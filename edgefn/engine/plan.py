@@ -19,10 +19,11 @@ from edgefn.engine.latest import LatestValues
 from edgefn.engine.nodes import MAX_ROWS, AggregateNode, AnomalyNode, Context, Node, PaneGroup, State, make
 from edgefn.engine.panes import make_panes
 from edgefn.engine.sources import Router, Source
+from edgefn.engine.subscriptions import disjoint
 from edgefn.errors import EdgefnError
 from edgefn.manifest import HandlerManifest, Manifest
 from edgefn.metrics import Metrics
-from edgefn.topics import Pattern, covers
+from edgefn.topics import Pattern
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +114,9 @@ class Plan:
             self.sources[pattern].keys.on_evict += [item.forget for item in owned]
 
     def filters(self) -> frozenset[str]:
-        """What has to be subscribed to: the patterns, less those that another one covers."""
+        """What has to be subscribed to, so that each message comes once."""
         wanted = {source.pattern.filter for source in self.sources.values()} | self.latest.topics
-        return frozenset(one for one in wanted if not any(covers(other, one) for other in wanted if other != one))
+        return disjoint(wanted)
 
     def labels(self, node: Node) -> list[str]:
         """The labels of the keys that the node's rows are numbered by."""

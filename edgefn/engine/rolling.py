@@ -72,7 +72,6 @@ class Rolling:
         self._fields = np.array([f for f, codes in enumerate(stats) for _ in codes], dtype=np.int64)
         self._codes = np.array([code for codes in stats for code in codes], dtype=np.int64)
         self._buckets = np.zeros(BUCKETS, np.int64)
-        self._progress = np.zeros(4, np.int64)
         self._out = (
             np.empty(MAX_ROWS, np.int32), np.empty(MAX_ROWS, np.int64), np.empty(MAX_ROWS, np.int64),
             np.empty((self.n_stats, MAX_ROWS)),
@@ -153,8 +152,7 @@ class Rolling:
         return None if at == NEVER else at
 
     def _advance(self, frame: Frame, idx: npt.NDArray[np.int64], need: int, now: int, n_listed: int) -> Iterator[Rows]:
-        progress, is_bounded, free = self._progress, False, self._free
-        progress[:] = (0, 0, -1, 0)
+        progress, is_bounded, free = np.array([0, 0, -1, 0], dtype=np.int64), False, self._free
         while True:
             has_room = rolling_kernels.advance(
                 self._spec, self._keys, self._panes, self._cells, self._leaves, self._counts, free, self._sketched,

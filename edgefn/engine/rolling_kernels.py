@@ -12,23 +12,14 @@ from numba import types
 from edgefn import summaries
 from edgefn.engine.jit import compiled
 from edgefn.engine.loops import FIRST, LAST, MAX, MEAN, MIN, PERCENTILE, STD, SUM, N
-from edgefn.engine.pane_kernels import (
-    BEGINNING,
-    CLOSED,
-    COUNT,
-    KEY,
-    KIND,
-    LATENESS,
-    NEVER,
-    SIZE,
-    STEP,
-    TOUCHED,
-    closed_below,
-)
+from edgefn.engine.pane_kernels import BEGINNING, CLOSED, COUNT, KEY, KIND, LATENESS, NEVER, SIZE, STEP, TOUCHED
 from edgefn.kernels.sample import LARGEST
 from edgefn.summaries import SPAN
 
-PAGE = 32  # buckets of a sketch that are kept side by side, a quarter of an octave: most panes need one to four pages
+# Buckets of a sketch that are kept side by side: a quarter of an octave. Room temperatures fill one to four pages; a signal
+# about zero fills 60, and there pages of 64 buckets would take 150 ns a sample instead of 240, but a pane with a single sample
+# twice the memory.
+PAGE = 16
 
 # Where the buckets of a window are added up: those that are kept of both sides of zero, and at each end the rest of a page.
 ZERO = SPAN + PAGE
@@ -72,7 +63,6 @@ ROW, LISTED, PENDING, WRITTEN = range(4)
 _i64, _f64 = types.int64, types.float64
 _KEYS, _PANES = types.Array(numba.from_dtype(KEY), 1, "C"), types.Array(numba.from_dtype(PANE), 1, "C")
 _CELLS, _LEAVES = types.Array(numba.from_dtype(CELL), 2, "C"), types.Array(numba.from_dtype(LEAF), 1, "C")
-_CELL = numba.from_dtype(CELL)
 _I32S, _I64S, _F64SS = types.int32[::1], types.int64[::1], types.float64[:, ::1]
 _COUNTS = types.uint32[:, ::1]  # of 32 bits: 10,000 samples a second in one bucket of one pane fill it in five days
 
@@ -81,9 +71,11 @@ _bucket = compiled(_i64(_f64))(summaries.bucket)
 _middle = compiled(_f64(_i64))(summaries.middle)
 
 
-@compiled(_f64(_I64S, _i64, _i64, _f64, _f64))
-def _ranked(buckets: Any, floor: int, rank: int, low: float, high: float) -> float:
-    """The sample at a rank that is not the last one, as Summary.quantile finds it."""
+@compiled(_f64(_I64S, _i64, _i64, _i64, _f64, _f64))
+def _ranked(buckets: Any, floor: int, n: int, rank: int, low: float, high: float) -> float:
+    """The sample at a rank as Summary.quantile finds it; behind the last one, the last one."""
+    if rank >= n - 1:
+        return high
     if rank == 0:
         return low
     seen = 0
@@ -229,9 +221,8 @@ def _close(
                         is_counted = True
                     position = (n - 1) * ((code - PERCENTILE) / 100.0)
                     rank = int(position)
-                    value = _ranked(buckets, floor, rank, low, high) if rank < n - 1 else high
-                    above = _ranked(buckets, floor, rank + 1, low, high) if rank + 1 < n - 1 else high
-                    value += (position - rank) * (above - value)
+                    value = _ranked(buckets, floor, n, rank, low, high)
+                    value += (position - rank) * (_ranked(buckets, floor, n, rank + 1, low, high) - value)
                 out[at, row] = value
                 at += 1
         progress[WRITTEN] += 1
@@ -286,6 +277,7 @@ def advance(
     `progress` says where to go on. Returns False where there is no room for the next row: the caller makes some, or says
     with `is_bounded` that there is none, and such rows are counted and given up; time goes on by them all the same.
     """
+    pages = sketched.sum()  # the most that a row can need
     while True:
         if progress[PENDING] >= 0:
             if not _close(
@@ -322,7 +314,7 @@ def advance(
         while before >= 0 and panes[before].number > number:
             before = panes[before].prev
         is_new = before < 0 or panes[before].number != number
-        has_room = free[PAGES] >= sketched.sum() and (free[PANES] > 0 or not is_new)
+        has_room = free[PAGES] >= pages and (free[PANES] > 0 or not is_new)
         if not has_room and not is_bounded:
             return False
         if has_room:
@@ -388,15 +380,15 @@ def advance(
                 counts[leaf, bucket % PAGE] += 1
                 leaves[leaf].fresh = 1
             k.rows += 1
-            k.dirty |= TOUCHED
             k.due = min(k.due, low * spec[STEP] + spec[SIZE] + spec[LATENESS])
         else:
             free[FULL] += 1
+        k.dirty |= TOUCHED
         k.count += 1
         watermark = position + 1 if spec[KIND] == COUNT else position
         if watermark > k.watermark:
             k.watermark = watermark
-            k.done = max(k.done, closed_below(spec, watermark))
+            k.done = max(k.done, (watermark - spec[LATENESS] - spec[SIZE]) // spec[STEP] + 1)
         k.seen = now
         if k.watermark >= k.due:
             progress[PENDING] = key[j]

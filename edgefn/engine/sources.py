@@ -95,6 +95,7 @@ class Source:
         self.retained = retained
         self.keys = Keys()
         self.table = Table(fields)
+        self.keys.pending = lambda: self.table.key[: self.table.n]
 
     def label(self, topic: str) -> str | None:
         """What the topic's events are kept apart by, None where the pattern does not match."""

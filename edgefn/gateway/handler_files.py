@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from watchfiles import Change, awatch
 
-from edgefn import manifest
+from edgefn import loader, manifest
 from edgefn.errors import Finding
 from edgefn.manifest import HandlerManifest, Manifest
 
@@ -56,6 +56,7 @@ class HandlerFiles:
         self._changed = changed
         self._files: dict[Path, HandlerFile] = {}
         self._strikes: dict[str, Strikes] = {}
+        self._warmed = False
         self._paused: set[str] = set()
         self._told: dict[str, Any] = {}
         self._loading: asyncio.subprocess.Process | None = None
@@ -87,7 +88,6 @@ class HandlerFiles:
 
     async def load_all(self) -> None:
         """Loads the folder as it is now, before anything runs."""
-        await self._warm()
         for path in self.paths():
             await self._load(path)
         await self.tell_all()
@@ -121,7 +121,10 @@ class HandlerFiles:
         if entry.active is None:
             self._told[path.stem] = {"state": "compiling", "file": str(path)}
             await self._tell(path.stem, self._told[path.stem])
-        latest = await self._run_loader(path)
+        latest = loader.cached(path, self._cache)
+        if latest is None:
+            await self._warm()
+            latest = await self._run_loader(path)
         entry.latest = latest
         if latest.ok:
             is_new = entry.active is None or entry.active.version != latest.version
@@ -137,8 +140,10 @@ class HandlerFiles:
                 log.error("%s%s", finding, kept)
 
     async def _warm(self) -> None:
-        """Compiles the engine's own loops, where this machine has not done so yet."""
-        await self._run("import edgefn.engine.engine", "-c")
+        """Compiles the engine's own loops, where this machine has not done so yet: before the first file, and once."""
+        if not self._warmed:
+            await self._run("import edgefn.engine.engine", "-c")
+            self._warmed = True
 
     async def _run_loader(self, path: Path) -> Manifest:
         output, error = await self._run("edgefn.loader", "-m", "--cache", str(self._cache), str(path))

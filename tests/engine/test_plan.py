@@ -241,3 +241,18 @@ def test_restarts_change_nothing(zoo: Manifest, events: list, full: bool) -> Non
             assert [row for row in committed if (row.handler, row.key) == (handler, key)] == [
                 row for row in straight.rows if (row.handler, row.key) == (handler, key)
             ]
+
+
+def test_what_a_window_closed_by_the_clock_changes_is_saved_with_what_it_put_out(zoo: Manifest) -> None:
+    bench, kept = Bench(zoo), Kept()
+    for window in range(2):
+        bench.plan.urgent |= set(bench.plan.sources)
+        bench.feed("t/a/climate", {"temperature": 1.0}, 10 * window * SECOND)
+        kept.add(bench.plan.checkpoint(everything=False))
+        bench.tick((100 * window + 50) * SECOND)
+        kept.add(bench.plan.checkpoint(everything=False))
+        again = Bench(zoo)
+        again.plan.restore(kept.parts, 0)
+        rows, bench = bench.take("spread-pairs"), again
+    assert [row.values for row in rows] == [(2.0 + 1000 * 2,)]
+    assert bench.plan.nodes["spread-pairs"].state.rows["n"][0] == 2

@@ -252,7 +252,9 @@ def test_a_full_store_gives_up_rows_counts_them_and_recovers() -> None:
     rolling = Rolling(hopping(1e-8, 1e-9), [CODES], max_panes=4)
     feed(rolling, np.arange(10), np.ones((1, 10)))
     assert (rolling.samples, rolling.full) == (4, 6)
-    feed(rolling, np.arange(100, 104), np.ones((1, 4)))  # the first of them moves time on, which makes room for the others
+    feed(
+        rolling, np.arange(100, 104), np.ones((1, 4))
+    )  # the first of them moves time on, which makes room for the others
     assert (rolling.samples, rolling.full) == (3, 7)
 
 

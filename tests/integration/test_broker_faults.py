@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,7 +50,8 @@ async def ticker(*, folder: str):
             yield {"n": n}
             n += 1
         elif n:
-            (Path(folder) / "made").write_text(str(n))
+            (Path(folder) / "made.new").write_text(str(n))
+            (Path(folder) / "made.new").rename(Path(folder) / "made")
 """
 
 TICKS = f"edgefn/{GATEWAY}/summary/tick"
@@ -110,10 +113,19 @@ async def test_of_a_driver_nothing_is_lost_with_a_broker_that_is_killed(
     tmp_path: Path, local: PrivateBroker, cloud: PrivateBroker
 ) -> None:
     async with ticking(tmp_path, local, cloud) as gateway:
-        for _ in range(3):
+        for _ in range(2):
             local.kill()
             local.start()
             await more(gateway, 30)
+        # The driver is back before the engine, and the new broker takes events that nobody is subscribed to.
+        engine = (await gateway.local.until(f"edgefn/{GATEWAY}/metrics"))["processes"]["engine"]
+        os.kill(engine, signal.SIGSTOP)
+        local.kill()
+        local.start()
+        seen = len(gateway.local.messages)
+        await gateway.local.until(f"edgefn/{GATEWAY}/event/ticker", after=seen)
+        os.kill(engine, signal.SIGCONT)
+        await more(gateway, 30)
         counters = await exact(gateway)
         assert counters["session.lost"] == 3
         assert "has lost our session" in gateway.log
@@ -144,19 +156,6 @@ async def test_a_clean_restart_of_the_broker_is_exact(tmp_path: Path, cloud: Pri
                 await more(gateway, 30)
             counters = await exact(gateway)
             assert "events.uncertain" not in counters
-
-
-async def test_the_last_event_before_a_silence_survives_as_well(
-    tmp_path: Path, local: PrivateBroker, cloud: PrivateBroker
-) -> None:
-    """Nothing newer comes that would show the gap: it is the reconnect that makes the driver send again."""
-    async with ticking(tmp_path, local, cloud) as gateway:
-        (tmp_path / "go").unlink()
-        local.kill()
-        local.start()
-        await asyncio.sleep(0.1)
-        (tmp_path / "go").touch()
-        await exact(gateway)
 
 
 async def test_of_other_devices_a_killed_broker_leaves_it_uncertain_and_says_so(

@@ -1,0 +1,83 @@
+"""A gateway with the handlers under test, and a hand on its processes: to kill them, to stop them, to let them go on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from edgefn.address import BrokerAddress
+from edgefn.bus import Bus
+from tests.faults.workload import HANDLERS, settings
+from tests.integration.device import GATEWAY, PATIENCE, Device, decoded
+
+
+class Plant:
+    """One gateway and its processes."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    @property
+    def gateway(self) -> psutil.Process:
+        assert self.device.process is not None
+        return psutil.Process(self.device.process.pid)
+
+    async def engine(self) -> psutil.Process:
+        """The engine's process, as soon as there is one."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                for child in self.gateway.children():
+                    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                        if "edgefn.engine" in child.cmdline():
+                            return child
+                await asyncio.sleep(0.02)
+
+    async def kill_engine(self) -> None:
+        (await self.engine()).kill()
+
+    async def kill_gateway(self) -> None:
+        """The gateway is gone, and another one is started."""
+        self.device.kill()
+        assert self.device.process is not None
+        await self.device.process.wait()
+        await self.device.start()
+
+
+async def _subscribed(broker: int) -> None:
+    """The engine has said that it is connected: nothing published from now on is missed."""
+    async with Bus(BrokerAddress("127.0.0.1", broker), client_id="watch") as bus:
+        await bus.wait_connected(10)
+        async with bus.subscribe(f"edgefn/{GATEWAY}/metrics") as messages, asyncio.timeout(PATIENCE):
+            async for message in messages:
+                metrics = decoded(message.payload)
+                if metrics["engine"]["state"] == "connected":
+                    return
+
+
+@asynccontextmanager
+async def plant(
+    folder: Path, broker: int, cloud: int, *, handlers: str = HANDLERS, uplink: str = ""
+) -> AsyncIterator[Plant]:
+    """A gateway that is up: its engine is subscribed. At the end all its processes are."""
+    default = f'name = "cloud"\nhost = "127.0.0.1"\nport = {cloud}\nbackoff_cap_s = 0.5\n'
+    device = Device(folder, broker, None, settings(broker, folder, uplink or default))
+    device.handler("machines.py", handlers)
+    await device.start()
+    try:
+        await _subscribed(broker)
+        yield Plant(device)
+    except BaseException:
+        print(device.log[-4000:])  # noqa: T201 - pytest shows it with the failure
+        raise
+    finally:
+        assert device.process is not None
+        if device.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(device.process.pid, signal.SIGKILL)
+            await device.process.wait()
