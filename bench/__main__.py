@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--only", choices=NAMES, action="append", help="this benchmark; may be given several times")
     arguments = parser.parse_args()
     options = Options(quick=arguments.quick, full=arguments.full)
+    RESULTS.parent.mkdir(exist_ok=True)
     console = Console(width=None if sys.stdout.isatty() else 160)
     rows: list[Row] = []
     took: dict[str, float] = {}
@@ -54,10 +55,10 @@ def main() -> int:
                 traceback.print_exc()
                 rows.append(Row(name, None, "", note=f"not measured: {type(error).__name__}: {error}".split("\n")[0]))
         took[name] = round(time.monotonic() - started, 1)
+        # After each: a run that is interrupted has measured something all the same.
+        RESULTS.write_text(json.dumps(_results(rows, took, options), indent=1, ensure_ascii=False) + "\n")
     console.print(_table(rows))
     console.print(_machine()["machine"], highlight=False)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(_results(rows, took, options), indent=1, ensure_ascii=False) + "\n")
     return 1 if failed else 0
 
 

@@ -135,11 +135,10 @@ class Tail:
         now = self._clock.monotonic()
         for source in self._unconfirmed.values():
             again, unheard = source.probe(now)
-            self._send_again(again)
+            pass
             self._leave(unheard)
 
     def _send_again(self, events: list[Outgoing]) -> None:
-        return
         if events:
             self._waiting.extendleft(reversed(events))
             self._metrics.count("drivers.sent_again", len(events))

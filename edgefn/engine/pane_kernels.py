@@ -43,7 +43,9 @@ _i64 = types.int64
 _KEYS = types.Array(numba.from_dtype(KEY), 1, "C")
 _I32S, _I64S, _U8S = types.int32[::1], types.int64[::1], types.uint8[::1]
 _F64SS = types.float64[:, ::1]
-_BLOCKS = (types.float64[:, :, ::1], types.int64[:, ::1], types.int64[:, ::1], types.uint8[:, ::1], _I32S, _I32S, _I64S)
+_BLOCKS = types.Tuple(
+    (types.float64[:, :, ::1], types.int64[:, ::1], types.int64[:, ::1], types.uint8[:, ::1], _I32S, _I32S, _I64S)
+)
 
 
 @compiled(_i64(_I64S, _i64))
@@ -65,11 +67,10 @@ def fired_below(spec: Any, watermark: int) -> int:
     return number
 
 
-@compiled(_i64(_i64, _KEYS, *_BLOCKS))
-def place(
-    key: int, keys: Any, values: Any, times: Any, lows: Any, fresh: Any, nexts: Any, fills: Any, free: Any
-) -> int:
+@compiled(_i64(_i64, _KEYS, _BLOCKS))
+def place(key: int, keys: Any, blocks: Any) -> int:
     """Makes room for one more row at the end of the key's chain; returns its place as block * BLOCK + index."""
+    values, times, lows, fresh, nexts, fills, free = blocks
     k = keys[key]
     tail = k.tail
     if tail < 0 or fills[tail] == BLOCK:
@@ -91,13 +92,15 @@ def place(
     return tail * BLOCK + at
 
 
+# The rows of one key: values, times, lows, fresh.
+_ROWS = types.Tuple((_F64SS, _I64S, _I64S, _U8S))
 # spec, keys, blocks, n, sel, ts, key, present, columns, idx, need, now, closable
-INSERT = (_I64S, _KEYS, *_BLOCKS, _i64, _I32S, _I64S, _I32S, _I64S, _F64SS, _I64S, _i64, _i64, _I32S)
+INSERT = (_I64S, _KEYS, _BLOCKS, _i64, _I32S, _I64S, _I32S, _I64S, _F64SS, _I64S, _i64, _i64, _I32S)
 # spec, keys, blocks, closable, n_closable, progress, one key's rows, segments
 CLOSE = types.void(
-    *(_I64S, _KEYS, *_BLOCKS, _I32S, _i64, _I64S),
-    *(_F64SS, _I64S, _I64S, _U8S),
-    *(_F64SS, _I64S, _I64S, _I64S, _I32S, _I64S, _U8S),
+    *(_I64S, _KEYS, _BLOCKS, _I32S, _i64, _I64S),
+    _ROWS,
+    types.Tuple((_F64SS, _I64S, _I64S, _I64S, _I32S, _I64S, _U8S)),
 )
 
 
@@ -105,13 +108,7 @@ CLOSE = types.void(
 def insert(
     spec: Any,
     keys: Any,
-    values: Any,
-    times: Any,
-    lows: Any,
-    fresh: Any,
-    nexts: Any,
-    fills: Any,
-    free: Any,
+    blocks: Any,
     n: int,
     sel: Any,
     ts: Any,
@@ -129,6 +126,7 @@ def insert(
     counted (rows too late, rows without a field) in `free[3:5]`, so that the result does not depend on how rows are batched:
     whether a row is late follows from its key's watermark at that row alone.
     """
+    values, times, lows, fresh, nexts, fills, free = blocks
     n_closable = 0
     for i in range(n):
         j = sel[i]
@@ -144,7 +142,7 @@ def insert(
             free[LATE] += 1
             k.seen = now
             continue
-        spot = place(key[j], keys, values, times, lows, fresh, nexts, fills, free)
+        spot = place(key[j], keys, blocks)
         block, at = spot // BLOCK, spot % BLOCK
         times[block, at] = ts[j]
         lows[block, at] = low
@@ -207,35 +205,16 @@ def next_due(spec: Any, keys: Any, n_keys: int) -> int:
 
 @compiled(CLOSE)
 def close(
-    spec: Any,
-    keys: Any,
-    values: Any,
-    times: Any,
-    lows: Any,
-    fresh: Any,
-    nexts: Any,
-    fills: Any,
-    free: Any,
-    closable: Any,
-    n_closable: int,
-    progress: Any,
-    row_values: Any,
-    row_times: Any,
-    row_lows: Any,
-    row_fresh: Any,
-    out_values: Any,
-    out_times: Any,
-    offset: Any,
-    length: Any,
-    out_key: Any,
-    end: Any,
-    revised: Any,
+    spec: Any, keys: Any, blocks: Any, closable: Any, n_closable: int, progress: Any, rows: Any, out: Any
 ) -> None:
     """Writes the samples of closed windows, in the order of time, one segment after the other.
 
     `progress`: [next entry of closable, next window of that key, segments written, samples written]. Stops where the output is
     full; the caller works on what is there and calls again with the last two at zero. `row_*` hold one key's samples.
     """
+    values, times, lows, fresh, nexts, fills, free = blocks
+    row_values, row_times, row_lows, row_fresh = rows
+    out_values, out_times, offset, length, out_key, end, revised = out
     while progress[0] < n_closable:
         key = closable[progress[0]]
         k = keys[key]
@@ -363,17 +342,11 @@ def close(
         progress[1] = BEGINNING
 
 
-@compiled(_i64(_KEYS, _i64, *_BLOCKS, _i64, types.boolean, _i64, _I32S, _I64S, _I64S, types.float64[:, ::1]))
+@compiled(_i64(_KEYS, _i64, _BLOCKS, _i64, types.boolean, _i64, _I32S, _I64S, _I64S, types.float64[:, ::1]))
 def collect(
     keys: Any,
     n_keys: int,
-    values: Any,
-    times: Any,
-    lows: Any,
-    fresh: Any,
-    nexts: Any,
-    fills: Any,
-    free: Any,
+    blocks: Any,
     which: int,
     all_rows: bool,
     capacity: int,
@@ -386,6 +359,7 @@ def collect(
 
     Returns their number; where they are more than `capacity`, nothing is copied or marked.
     """
+    values, times, lows, fresh, nexts, fills, free = blocks
     for writing in range(2):
         n = 0
         for i in range(n_keys):
@@ -410,27 +384,15 @@ def collect(
     return n
 
 
-@compiled(types.void(_I64S, _KEYS, *_BLOCKS, _i64, _I32S, _I64S, _I64S, types.float64[:, ::1]))
+@compiled(types.void(_I64S, _KEYS, _BLOCKS, _i64, _I32S, _I64S, _I64S, types.float64[:, ::1]))
 def restore(
-    spec: Any,
-    keys: Any,
-    values: Any,
-    times: Any,
-    lows: Any,
-    fresh: Any,
-    nexts: Any,
-    fills: Any,
-    free: Any,
-    n: int,
-    row_key: Any,
-    row_times: Any,
-    row_lows: Any,
-    row_values: Any,
+    spec: Any, keys: Any, blocks: Any, n: int, row_key: Any, row_times: Any, row_lows: Any, row_values: Any
 ) -> None:
     """Puts rows of a checkpoint back into their chains. The caller has made sure of n free blocks."""
+    values, times, lows, fresh, nexts, fills, free = blocks
     for i in range(n):
         k = keys[row_key[i]]
-        spot = place(row_key[i], keys, values, times, lows, fresh, nexts, fills, free)
+        spot = place(row_key[i], keys, blocks)
         block, at = spot // BLOCK, spot % BLOCK
         times[block, at] = row_times[i]
         lows[block, at] = row_lows[i]

@@ -131,7 +131,7 @@ class Panes:
 
     def _insert(self, n: int, *rows: Any) -> tuple[int, int]:
         """How many rows were taken, and how many keys have a window to close."""
-        return n, kernels.insert(self._spec, self._keys, *self._blocks, n, *rows, self._closable)
+        return n, kernels.insert(self._spec, self._keys, self._blocks, n, *rows, self._closable)
 
     def tick(self, now: int) -> Iterator[Segments]:
         """Closes what is due by time because its key has fallen silent."""
@@ -153,7 +153,7 @@ class Panes:
             closable = self._closable
         longest = int(self._free[kernels.LONGEST])
         room = max(longest, 1024)
-        scratch = (
+        rows = (
             np.empty((self.n_fields, longest)),
             np.empty(longest, np.int64),
             np.empty(longest, np.int64),
@@ -167,22 +167,8 @@ class Panes:
                 np.empty(MAX_SEGMENTS, np.int64), np.empty(room, np.int64), np.empty((self.n_fields, room)),
                 np.zeros(MAX_SEGMENTS, np.uint8),
             )  # fmt: skip
-            self._close_kernel(
-                self._spec,
-                self._keys,
-                *self._blocks,
-                closable,
-                n_closable,
-                progress,
-                *scratch,
-                out.columns,
-                out.ts,
-                out.offset,
-                out.length,
-                out.key,
-                out.end,
-                out.revised,
-            )
+            segments = out.columns, out.ts, out.offset, out.length, out.key, out.end, out.revised
+            self._close_kernel(self._spec, self._keys, self._blocks, closable, n_closable, progress, rows, segments)
             out.n = int(progress[2])
             if out.n:
                 yield out
@@ -241,7 +227,7 @@ class Panes:
         n = 0
         while True:
             out = self._rows(n)
-            found = kernels.collect(self._keys, self._n_keys, *self._blocks, which, everything, n, *out)
+            found = kernels.collect(self._keys, self._n_keys, self._blocks, which, everything, n, *out)
             if found <= n:
                 return found, out
             n = found
@@ -257,7 +243,7 @@ class Panes:
             kernels.restore(
                 self._spec,
                 self._keys,
-                *self._blocks,
+                self._blocks,
                 n,
                 *(part[name].copy() for name in ("key", "times", "lows")),
                 values,
@@ -280,7 +266,7 @@ class SessionPanes(Panes):
 
     def _insert(self, n: int, *rows: Any) -> tuple[int, int]:
         found = np.zeros(1, np.int64)
-        taken = session_kernels.insert(self._spec, self._keys, *self._blocks, n, *rows, self._closable, found)
+        taken = session_kernels.insert(self._spec, self._keys, self._blocks, n, *rows, self._closable, found)
         return taken, int(found[0])
 
 

@@ -14,11 +14,10 @@ from numba import types
 from edgefn.engine.jit import compiled
 from edgefn.engine.pane_kernels import (
     _BLOCKS,
-    _F64SS,
     _I32S,
     _I64S,
     _KEYS,
-    _U8S,
+    _ROWS,
     BEGINNING,
     BLOCK,
     CLOSE,
@@ -59,13 +58,7 @@ def has_neighbour(head: int, position: int, gap: int, times: Any, nexts: Any, fi
 def insert(
     spec: Any,
     keys: Any,
-    values: Any,
-    times: Any,
-    lows: Any,
-    fresh: Any,
-    nexts: Any,
-    fills: Any,
-    free: Any,
+    blocks: Any,
     n: int,
     sel: Any,
     ts: Any,
@@ -83,6 +76,7 @@ def insert(
     It stops before a row out of order whose key has a session to close first, so that the row cannot join two sessions of
     which the first was over when it came.
     """
+    values, times, lows, fresh, nexts, fills, free = blocks
     gap, lateness, is_sliding = spec[STEP], spec[LATENESS], spec[KIND] == SLIDING
     found[0] = 0
     for i in range(n):
@@ -106,7 +100,7 @@ def insert(
                 free[LATE] += 1
                 k.seen = now
                 continue
-        spot = place(key[j], keys, values, times, lows, fresh, nexts, fills, free)
+        spot = place(key[j], keys, blocks)
         block, at = spot // BLOCK, spot % BLOCK
         times[block, at] = position
         lows[block, at] = PENDING if is_sliding and in_order else 0
@@ -136,24 +130,11 @@ def insert(
     return n
 
 
-@compiled(_i64(_KEYS, *_BLOCKS, _i64, types.boolean, _F64SS, _I64S, _I64S, _U8S))
-def gather(
-    keys: Any,
-    values: Any,
-    times: Any,
-    lows: Any,
-    fresh: Any,
-    nexts: Any,
-    fills: Any,
-    free: Any,
-    key: int,
-    by_time: bool,
-    row_values: Any,
-    row_times: Any,
-    row_lows: Any,
-    row_fresh: Any,
-) -> int:
+@compiled(_i64(_KEYS, _BLOCKS, _i64, types.boolean, _ROWS))
+def gather(keys: Any, blocks: Any, key: int, by_time: bool, rows: Any) -> int:
     """Copies a key's rows, in the order of time or as they came; returns their number."""
+    values, times, lows, fresh, nexts, fills, free = blocks
+    row_values, row_times, row_lows, row_fresh = rows
     n = 0
     block = keys[key].head
     while block >= 0:
@@ -176,25 +157,11 @@ def gather(
     return n
 
 
-@compiled(types.void(_KEYS, *_BLOCKS, _i64, _i64, _i64, _i64, _F64SS, _I64S, _U8S))
-def keep(
-    keys: Any,
-    values: Any,
-    times: Any,
-    lows: Any,
-    fresh: Any,
-    nexts: Any,
-    fills: Any,
-    free: Any,
-    key: int,
-    start: int,
-    n: int,
-    oldest: int,
-    row_values: Any,
-    row_times: Any,
-    row_fresh: Any,
-) -> None:
+@compiled(types.void(_KEYS, _BLOCKS, _i64, _i64, _i64, _i64, _ROWS))
+def keep(keys: Any, blocks: Any, key: int, start: int, n: int, oldest: int, rows: Any) -> None:
     """Frees a key's chain and puts rows start to n - 1 later than `oldest` back into it."""
+    row_values, row_times, _, row_fresh = rows
+    values, times, lows, fresh, nexts, fills, free = blocks
     k = keys[key]
     block = k.head
     while block >= 0:
@@ -209,7 +176,7 @@ def keep(
     for i in range(start, n):
         if row_times[i] <= oldest:
             continue
-        spot = place(key, keys, values, times, lows, fresh, nexts, fills, free)
+        spot = place(key, keys, blocks)
         block, at = spot // BLOCK, spot % BLOCK
         times[block, at] = row_times[i]
         lows[block, at] = 0
@@ -222,38 +189,17 @@ def keep(
 
 @compiled(CLOSE)
 def close_sessions(
-    spec: Any,
-    keys: Any,
-    values: Any,
-    times: Any,
-    lows: Any,
-    fresh: Any,
-    nexts: Any,
-    fills: Any,
-    free: Any,
-    closable: Any,
-    n_closable: int,
-    progress: Any,
-    row_values: Any,
-    row_times: Any,
-    row_lows: Any,
-    row_fresh: Any,
-    out_values: Any,
-    out_times: Any,
-    offset: Any,
-    length: Any,
-    out_key: Any,
-    end: Any,
-    revised: Any,
+    spec: Any, keys: Any, blocks: Any, closable: Any, n_closable: int, progress: Any, rows: Any, out: Any
 ) -> None:
     """Writes the sessions that are over, as pane_kernels.close does windows; `end` is the time of the last sample."""
+    values, times, lows, fresh, nexts, fills, free = blocks
+    row_values, row_times, row_lows, row_fresh = rows
+    out_values, out_times, offset, length, out_key, end, revised = out
     gap = spec[STEP]
     while progress[0] < n_closable:
         key = closable[progress[0]]
         k = keys[key]
-        n = gather(
-            keys, values, times, lows, fresh, nexts, fills, free, key, True, row_values, row_times, row_lows, row_fresh
-        )
+        n = gather(keys, blocks, key, True, rows)
         start = 0
         is_full = False
         k.due = NEVER
@@ -288,23 +234,7 @@ def close_sessions(
             progress[2] += 1
             progress[3] += size
             start = stop
-        keep(
-            keys,
-            values,
-            times,
-            lows,
-            fresh,
-            nexts,
-            fills,
-            free,
-            key,
-            start,
-            n,
-            BEGINNING,
-            row_values,
-            row_times,
-            row_fresh,
-        )
+        keep(keys, blocks, key, start, n, BEGINNING, rows)
         if is_full:
             k.flagged = 1
             return
@@ -313,37 +243,16 @@ def close_sessions(
 
 @compiled(CLOSE)
 def close_sliding(
-    spec: Any,
-    keys: Any,
-    values: Any,
-    times: Any,
-    lows: Any,
-    fresh: Any,
-    nexts: Any,
-    fills: Any,
-    free: Any,
-    closable: Any,
-    n_closable: int,
-    progress: Any,
-    row_values: Any,
-    row_times: Any,
-    row_lows: Any,
-    row_fresh: Any,
-    out_values: Any,
-    out_times: Any,
-    offset: Any,
-    length: Any,
-    out_key: Any,
-    end: Any,
-    revised: Any,
+    spec: Any, keys: Any, blocks: Any, closable: Any, n_closable: int, progress: Any, rows: Any, out: Any
 ) -> None:
     """Writes the window that ends at each row not put out yet: the rows that had come by then and are young enough."""
+    values, times, lows, fresh, nexts, fills, free = blocks
+    row_values, row_times, row_lows, row_fresh = rows
+    out_values, out_times, offset, length, out_key, end, revised = out
     while progress[0] < n_closable:
         key = closable[progress[0]]
         k = keys[key]
-        n = gather(
-            keys, values, times, lows, fresh, nexts, fills, free, key, False, row_values, row_times, row_lows, row_fresh
-        )
+        n = gather(keys, blocks, key, False, rows)
         row = 0 if progress[1] == BEGINNING else progress[1]
         while row < n:
             if row_lows[row] == PENDING:
@@ -373,6 +282,6 @@ def close_sliding(
                 progress[3] += size
             row += 1
         oldest = k.watermark - spec[SIZE]
-        keep(keys, values, times, lows, fresh, nexts, fills, free, key, 0, n, oldest, row_values, row_times, row_fresh)
+        keep(keys, blocks, key, 0, n, oldest, rows)
         progress[0] += 1
         progress[1] = BEGINNING

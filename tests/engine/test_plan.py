@@ -247,7 +247,7 @@ def test_what_a_window_closed_by_the_clock_changes_is_saved_with_what_it_put_out
     bench, kept = Bench(zoo), Kept()
     for window in range(2):
         bench.plan.urgent |= set(bench.plan.sources)
-        bench.feed("t/a/climate", {"temperature": 1.0}, 10 * window * SECOND)
+        bench.feed("t/a/climate", {"temperature": 1.0}, 100 * window * SECOND)
         kept.add(bench.plan.checkpoint(everything=False))
         bench.tick((100 * window + 50) * SECOND)
         kept.add(bench.plan.checkpoint(everything=False))

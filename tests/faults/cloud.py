@@ -82,5 +82,5 @@ async def consuming(cloud: Cloud, port: int, *, qos: int = 1) -> AsyncIterator[B
             try:
                 yield bus
             finally:
-                await asyncio.sleep(0)
-                taking.cancel()
+                await bus.close()  # the iteration ends when all that came is taken
+                await taking

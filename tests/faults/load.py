@@ -38,13 +38,14 @@ class Truth:
         """0 to 999 as if at random; the handlers' filter lets 900 of the 1000 pass."""
         return i * 2_654_435_761 % 1_000_003 % 1000
 
-    def frame(self, i: int) -> bytes:
+    def frame(self, i: int, qos: int = 1) -> bytes:
+        """A PUBLISH packet."""
         payload = json.dumps({"ts": self.ts(i), "v": self.value(i)}).encode()
         topic = f"machines/{self.key(i)}".encode()
-        body = len(topic).to_bytes(2, "big") + topic + (i % 65535 + 1).to_bytes(2, "big") + payload
-        return (
-            b"\x32" + (bytes([len(body)]) if len(body) < 128 else bytes([len(body) & 127 | 128, len(body) >> 7])) + body
-        )
+        packet_id = (i % 65535 + 1).to_bytes(2, "big") if qos else b""
+        body = len(topic).to_bytes(2, "big") + topic + packet_id + payload
+        assert len(body) < 128  # one byte of length
+        return bytes([0x30 | qos << 1, len(body)]) + body
 
 
 class Load:
