@@ -14,6 +14,7 @@ from typing import Any
 
 from edgefn.api import Handler
 from edgefn.errors import Finding
+from edgefn.manifest import MAX_COLUMNS
 
 _PYTHON = "such work belongs in a Python program that subscribes to what this handler puts out"
 _CONSTRUCTS: dict[type[ast.AST], tuple[str, str]] = {
@@ -48,9 +49,6 @@ _CALLS = {
     "dict": "return a NamedTuple, or keep values in the state's fields",
     "set": "use a numpy array",
 }
-
-
-MAX_FIELDS = 62  # of one table: presence is one bit a field
 
 
 class Functions:
@@ -185,12 +183,12 @@ def _sources(file: str, handlers: list[Handler]) -> Iterator[Finding]:
         elif not isinstance(above.source, str):
             taken = columns.setdefault(above.source.text, set())
             taken |= {field.name for field in handler.inputs}
-            if len(taken) > MAX_FIELDS >= len(handler.inputs):
+            if len(taken) > MAX_COLUMNS >= len(handler.inputs):
                 message = f"{handler.name}: with it {len(taken)} fields of {above.source.text} are taken"
-                yield Finding(file, handler.line, message, f"{MAX_FIELDS} are possible; publish to several topics")
+                yield Finding(file, handler.line, message, f"{MAX_COLUMNS} are possible; publish to several topics")
         for what, names in (("takes", handler.inputs), ("puts out", handler.outputs)):
-            if len(names) > MAX_FIELDS:
-                message = f"{handler.name}: it {what} {len(names)} fields; {MAX_FIELDS} are possible"
+            if len(names) > MAX_COLUMNS:
+                message = f"{handler.name}: it {what} {len(names)} fields; {MAX_COLUMNS} are possible"
                 yield Finding(file, handler.line, message, "make several handlers of it")
 
 

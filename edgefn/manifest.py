@@ -12,6 +12,9 @@ from edgefn.topics import Pattern
 from edgefn.windows import Window
 
 
+MAX_COLUMNS = 62  # fields that the handlers of one source may take: their presence is one bit each
+
+
 class HandlerManifest(msgspec.Struct, frozen=True):
     """One handler: what it listens to, what it takes and what it puts out."""
 
@@ -96,7 +99,31 @@ def duplicates(manifests: Sequence[Manifest]) -> list[Finding]:
 
 def conflicts(manifests: Sequence[Manifest]) -> list[Finding]:
     """What is wrong with files together, though each is right by itself."""
-    return duplicates(manifests) + circles(manifests)
+    return duplicates(manifests) + circles(manifests) + crowds(manifests)
+
+
+def crowds(manifests: Sequence[Manifest]) -> list[Finding]:
+    """Handlers of several files that together take more fields of one source than it has columns."""
+    taken: dict[str, set[str]] = {}
+    findings = []
+    for manifest in manifests:
+        by_name = {handler.name: handler for handler in manifest.handlers}
+        for handler in manifest.handlers:
+            top = handler
+            while top.parent in by_name and top.parent is not None and by_name[top.parent].kind == "filter":
+                top = by_name[top.parent]
+            if top.parent is not None:
+                continue
+            columns = taken.setdefault(top.listens, set())
+            new = columns | {entry.column for entry in handler.inputs}
+            if len(new) > MAX_COLUMNS:
+                message = (
+                    f"{handler.name}: with it {len(new)} fields of {top.pattern} are taken; {MAX_COLUMNS} are possible"
+                )
+                findings.append(Finding(manifest.file, handler.line, message, "publish to several topics"))
+            else:
+                columns |= new
+    return findings
 
 
 def circles(manifests: Sequence[Manifest]) -> list[Finding]:

@@ -28,7 +28,7 @@ def to_ns(value: object, unit: str = "auto") -> int | None:
             return None
         for name, low, high, factor in _UNITS:
             # A unit that is known needs no guess: it may hold any year that int64 does.
-            if unit == name and 0 <= value * factor < NS_MAX or unit == "auto" and low <= value < high:
+            if (unit == name and 0 <= value * factor < NS_MAX) or (unit == "auto" and low <= value < high):
                 whole = math.floor(value)
                 ns = whole * factor + (round((value - whole) * factor) if isinstance(value, float) else 0)
                 return ns if ns <= NS_MAX else None

@@ -38,9 +38,7 @@ def split_options(name: str, options: Mapping[str, Any]) -> tuple[UplinkOptions,
     """The uplink's own options, and the rest, which are the sink's. Raises ConfigError for a wrong value."""
     own = {field.name for field in msgspec.structs.fields(UplinkOptions)}
     mine = {key: value for key, value in options.items() if key in own}
-    return convert_options(name, mine, UplinkOptions), {
-        key: value for key, value in options.items() if key not in own
-    }
+    return convert_options(name, mine, UplinkOptions), {key: value for key, value in options.items() if key not in own}
 
 
 @dataclass(slots=True)

@@ -43,3 +43,11 @@ def test_a_pipeline_is_no_circle(tmp_path: Path) -> None:
         "@aggregate(there, count(2), to='c')\ndef both(value):\n    return value.sum()\n"
     )
     assert manifest.conflicts([described(tmp_path, "pipeline.py", source)]) == []
+
+
+def test_more_fields_of_one_source_than_it_has_columns_are_refused_in_the_second_file(tmp_path: Path) -> None:
+    source = "from edgefn import filter\n@filter('a')\ndef {name}({fields}):\n    return True\n"
+    one = described(tmp_path, "one.py", source.format(name="one", fields=", ".join(f"a{i}" for i in range(40))))
+    two = described(tmp_path, "two.py", source.format(name="two", fields=", ".join(f"b{i}" for i in range(40))))
+    (finding,) = manifest.conflicts([one, two])
+    assert "two.py:2: two: with it 80 fields of a are taken; 62 are possible" in str(finding)

@@ -135,7 +135,7 @@ class Tail:
         now = self._clock.monotonic()
         for source in self._unconfirmed.values():
             again, unheard = source.probe(now)
-            pass
+            self._send_again(again)
             self._leave(unheard)
 
     def _send_again(self, events: list[Outgoing]) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-MAX_COLUMNS = 62  # presence is one bit a column in an int64
+from edgefn.manifest import MAX_COLUMNS
+
 
 NO_ROWS = np.zeros(0, np.int32)
 

@@ -59,7 +59,15 @@ class Plan:
         self.router = Router(list(self.sources.values()), metrics)
 
     def _load(self, manifest: Manifest) -> list[HandlerManifest]:
-        loops = getattr(loader.import_module(Path(manifest.module)), f"{PREFIX}LOOPS")
+        try:
+            loops = getattr(loader.import_module(Path(manifest.module)), f"{PREFIX}LOOPS")
+        except Exception:
+            # The loader has compiled and tried it; what is wrong now is wrong with the cache. The others go on.
+            log.exception(
+                "%s: its module %s cannot be loaded; remove that file and save this one again",
+                *(manifest.file, manifest.module),
+            )
+            return []
         enabled = [handler for handler in manifest.handlers if handler.options.enabled]
         for handler in enabled:
             loop, dtype, initial = loops.get(handler.name, (None, None, None))

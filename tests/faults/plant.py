@@ -16,6 +16,8 @@ from edgefn.bus import Bus
 from tests.faults.workload import HANDLERS, settings
 from tests.integration.device import GATEWAY, PATIENCE, Device, decoded
 
+COMPILE = 120.0  # seconds for the first start of all, which compiles the handlers
+
 
 class Plant:
     """One gateway and its processes."""
@@ -53,7 +55,7 @@ async def _subscribed(broker: int) -> None:
     """The engine has said that it is connected: nothing published from now on is missed."""
     async with Bus(BrokerAddress("127.0.0.1", broker), client_id="watch") as bus:
         await bus.wait_connected(10)
-        async with bus.subscribe(f"edgefn/{GATEWAY}/metrics") as messages, asyncio.timeout(PATIENCE):
+        async with bus.subscribe(f"edgefn/{GATEWAY}/metrics") as messages, asyncio.timeout(COMPILE):
             async for message in messages:
                 metrics = decoded(message.payload)
                 if metrics["engine"]["state"] == "connected":
@@ -61,13 +63,14 @@ async def _subscribed(broker: int) -> None:
 
 
 @asynccontextmanager
-async def plant(
-    folder: Path, broker: int, cloud: int, *, handlers: str = HANDLERS, uplink: str = ""
-) -> AsyncIterator[Plant]:
-    """A gateway that is up: its engine is subscribed. At the end all its processes are."""
-    default = f'name = "cloud"\nhost = "127.0.0.1"\nport = {cloud}\nbackoff_cap_s = 0.5\n'
-    device = Device(folder, broker, None, settings(broker, folder, uplink or default))
-    device.handler("machines.py", handlers)
+async def plant(folder: Path, broker: int, cloud: int = 0, *, uplink: str = "") -> AsyncIterator[Plant]:
+    """A gateway that is up: its engine is subscribed. At the end all its processes are gone.
+
+    It forwards to the MQTT broker at port `cloud`, or to the `uplink` given in TOML.
+    """
+    uplink = uplink or f'name = "cloud"\nhost = "127.0.0.1"\nport = {cloud}\nbackoff_cap_s = 0.5'
+    device = Device(folder, broker, None, settings(broker, folder, uplink))
+    device.handler("machines.py", HANDLERS)
     await device.start()
     try:
         await _subscribed(broker)

@@ -50,15 +50,19 @@ async def test_a_cloud_broker_that_is_killed_takes_nothing_with_it(tmp_path: Pat
             for outage in range(OUTAGES + 1):
                 async with consuming(cloud, far.port, qos=0) as consumer:
                     await gate.open()
-                    await caught_up(cloud, load)
-                    await asyncio.sleep(moments.uniform(0.0, 1.0))
+                    if outage % 2:  # in the middle of what has piled up
+                        await cloud.grown(60)
+                        await asyncio.sleep(moments.uniform(0.0, 0.1))
+                    else:
+                        await caught_up(cloud, load)
+                        await asyncio.sleep(moments.uniform(0.0, 1.0))
                     if outage == OUTAGES:
                         await load.pause()
                         await exact(cloud, load)
                         return
                     far.kill()
                     await gate.close()
-                    while consumer.connected.is_set():  # until it has read to the end
+                    while consumer.connected.is_set():
                         await asyncio.sleep(0.01)
                 await asyncio.sleep(moments.uniform(0.0, LONGEST))
                 await asyncio.to_thread(far.restart)

@@ -80,17 +80,17 @@ class Arrays:
 
 @dataclass
 class Seven:
-    recent: Window = window(7)  # noqa: RUF009 — a dataclass field in disguise
+    recent: Window = window(7)
 
 
 @dataclass
 class Eight:
-    recent: Window = window(8)  # noqa: RUF009
+    recent: Window = window(8)
 
 
 @dataclass
 class Spread:
-    sketch: Sketch = sketch(accuracy=0.01, unit=1.0, buckets=2048)  # noqa: RUF009
+    sketch: Sketch = sketch(accuracy=0.01, unit=1.0, buckets=2048)
 
 
 def weighted(xs: Floats, i: int, alpha: float) -> tuple[float, float]:

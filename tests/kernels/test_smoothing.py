@@ -42,7 +42,7 @@ def test_a_window_holds_at_least_one_sample() -> None:
 @dataclass
 class Memory:
     smooth: Ewma = field(default_factory=Ewma)
-    recent: Window = window(7)  # noqa: RUF009 — a dataclass field in disguise
+    recent: Window = window(7)
 
 
 def test_kernels_are_chained_as_a_handler_chains_them() -> None:
