@@ -128,6 +128,11 @@ def test_many_samples_of_all_magnitudes_stay_few_buckets() -> None:
     assert PER_OCTAVE * 16 == SPAN
 
 
+def test_what_lies_16_octaves_below_the_largest_counts_as_zero() -> None:
+    kept = 2.0**-16 * (1 + 1 / PER_OCTAVE)
+    assert Summary.of([1.0, 2.0**-16, kept], 0).buckets == {0: 1, bucket(kept): 1, bucket(1.0): 1}
+
+
 @pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf, 2 * LARGEST])
 def test_what_is_no_number_never_gets_in(strange: float) -> None:
     assert Summary.of([1.0, strange, 2.0], [1, 2, 3]) == Summary.of([1.0, 2.0], [1, 3])
@@ -141,7 +146,7 @@ def test_first_and_last_go_by_time_and_then_by_value() -> None:
 
 
 def test_small_noise_on_a_large_value_keeps_its_variance() -> None:
-    """A supply of 1e9 with noise of 1: the sum of squares less the square of the sum gives -896 or 2048 here, at random."""
+    """A supply of 1e9 with noise of 1: the mean square less the square of the mean is -128 here, the variance 0.997."""
     noise = np.random.default_rng(1).normal(size=10_000)
     values = 1e9 + noise
     truth = float(np.var(values - 1e9))

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from edgefn.manifest import MAX_COLUMNS
 
-
 NO_ROWS = np.zeros(0, np.int32)
 
 

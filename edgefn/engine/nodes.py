@@ -14,6 +14,7 @@ from edgefn.engine import loops
 from edgefn.engine.columns import Frame
 from edgefn.engine.compiled import FIRST, RAISED, SKIPPED, no_state
 from edgefn.engine.panes import Panes, Segments
+from edgefn.engine.rolling import Rolling, Rows
 from edgefn.manifest import HandlerManifest
 
 MAX_ROWS = 1 << 16  # rows in one call of a kernel: bounds its outputs, and how long it runs without being looked at
@@ -267,18 +268,25 @@ class AggregateNode(Node):
                 entry.name: float(segments.columns[c, last]) for c, entry in enumerate(self.manifest.inputs)
             }
         good = np.flatnonzero(ok)
-        if not good.size:
-            return
-        self.meter.rows += good.size
-        made = _frame(segments.end[good], segments.key[good], np.ascontiguousarray(out[:, good]))
-        context.emit(Output(self, made.key, made.ts, made.columns, segments.length[good], segments.revised[good]))
+        if good.size:
+            made = _frame(segments.end[good], segments.key[good], np.ascontiguousarray(out[:, good]))
+            self.put_out(made, segments.length[good], segments.revised[good], context)
+
+    def put_out(
+        self, made: Frame, length: npt.NDArray[np.int64], revised: npt.NDArray[np.uint8], context: Context
+    ) -> None:
+        self.meter.rows += made.n
+        context.emit(Output(self, made.key, made.ts, made.columns, length, revised))
         self.hand_on(made, context)
 
 
 class PaneGroup:
-    """One window store and the aggregates that share it: same source, same window, same fields."""
+    """One window store and the aggregates that share it: same source, same window, same fields.
 
-    def __init__(self, name: str, panes: Panes) -> None:
+    A `Rolling` store makes the rows itself, so only summaries with the same statistics share one.
+    """
+
+    def __init__(self, name: str, panes: Panes | Rolling) -> None:
         self.name = name
         self.panes = panes
         self.nodes: list[AggregateNode] = []
@@ -305,10 +313,14 @@ class PaneGroup:
     def tick(self, context: Context) -> None:
         self._close(self.panes.tick(context.now), context)
 
-    def _close(self, closed: Iterator[Segments], context: Context) -> None:
-        for segments in closed:
+    def _close(self, closed: Iterator[Segments] | Iterator[Rows], context: Context) -> None:
+        for windows in closed:
             for node in self.nodes:
-                node.close(segments, context)
+                if isinstance(windows, Segments):
+                    node.close(windows, context)
+                else:
+                    made = _frame(windows.end, windows.key, windows.values)
+                    node.put_out(made, windows.length, np.zeros(windows.n, np.uint8), context)
 
 
 def _frame(ts: Any, key: Any, columns: npt.NDArray[np.float64]) -> Frame:

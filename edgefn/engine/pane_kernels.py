@@ -6,7 +6,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import types
 
 from edgefn.engine.jit import compiled
 
@@ -39,6 +38,7 @@ TOUCHED, CLOSED = 1, 2
 # What `fresh` says of a row: no checkpoint has it; it came for a window that had been put out already.
 UNSAVED, REVISES = 1, 2
 
+types: Any = numba.types  # parts of it have annotations and parts have none
 _i64 = types.int64
 _KEYS = types.Array(numba.from_dtype(KEY), 1, "C")
 _I32S, _I64S, _U8S = types.int32[::1], types.int64[::1], types.uint8[::1]
@@ -89,7 +89,8 @@ def place(key: int, keys: Any, blocks: Any) -> int:
     fills[tail] = at + 1
     k.rows += 1
     free[LONGEST] = max(free[LONGEST], k.rows)
-    return tail * BLOCK + at
+    spot: int = tail * BLOCK + at
+    return spot
 
 
 # The rows of one key: values, times, lows, fresh.

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgefn import events, loader
 from edgefn.api import Field
+from edgefn.engine import loops, rolling
 from edgefn.engine.codegen import PREFIX
 from edgefn.engine.columns import Frame
 from edgefn.engine.decode import Decoder
@@ -188,9 +189,20 @@ class Plan:
         fields = ",".join(entry.name for entry in handler.inputs)
         # With the pattern: keys are numbered by it, so windows of another pattern's keys are never taken over.
         name = f"{pattern}|{handler.parent or ''}|{handler.window.kind} {handler.window!r}|{fields}"
+        rolls = (
+            handler.kind == "summarize" and handler.window.step < handler.window.size and rolling.fits(handler.window)
+        )
+        if rolls:
+            name += f"|{','.join(handler.stats)}"
         group = self.groups.get(name)
         if group is None:
-            group = self.groups[name] = PaneGroup(name, make_panes(handler.window, len(handler.inputs)))
+            codes = [loops.code(stat) for stat in handler.stats]
+            store = (
+                rolling.Rolling(handler.window, [codes] * len(handler.inputs))
+                if rolls
+                else make_panes(handler.window, len(handler.inputs))
+            )
+            group = self.groups[name] = PaneGroup(name, store)
             group.behind_window = self._behind_window(handler)
         group.nodes.append(node)
         return group

@@ -241,7 +241,7 @@ async def probe():
 """
 
     async def all_read(self, supervisor: Supervisor) -> None:
-        while supervisor.readings < 30:  # noqa: ASYNC110 - nothing is published that could be waited for
+        while supervisor.readings < 30:
             await asyncio.sleep(0)
 
     async def test_the_newest_are_kept_and_the_others_counted(

@@ -269,7 +269,7 @@ async def test_the_host_listens_for_confirmations_and_to_reconnects(bus: FakeBus
         bus.deliver("edgefn/gw/confirmed", b"nonsense")
         bus.deliver("edgefn/gw/confirmed", json.dumps({src: 0}).encode())
         async with asyncio.timeout(5):
-            while len(tail):  # noqa: ASYNC110 - the tail tells nobody that it is empty
+            while len(tail):
                 await asyncio.sleep(0)
     assert "edgefn/gw/confirmed: not written by the gateway" in caplog.text
     assert bus.on_connect == []

@@ -177,7 +177,8 @@ class TestManySources:
     ("src", "seq", "belong"),
     [
         ("1a2b.0.3", 7, True), ("1a2b.0.3", 2**40, True), ("1a2b.0.3", 2**40 + 1, False), ("1a2b.0.3", -1, False),
-        ("1a2b.0.3", 7.0, False), ("1a2b.0.3", True, False), ("1a2b.0.3", None, False), (7, 7, False), ("", 7, False), ("x" * 65, 7, False),
+        ("1a2b.0.3", 7.0, False), ("1a2b.0.3", True, False), ("1a2b.0.3", None, False), (7, 7, False), ("", 7, False),
+        ("x" * 65, 7, False),
     ],
 )  # fmt: skip
 def test_what_others_publish_is_not_counted_on(src: object, seq: object, belong: bool):

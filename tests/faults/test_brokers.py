@@ -62,7 +62,7 @@ async def test_a_cloud_broker_that_is_killed_takes_nothing_with_it(tmp_path: Pat
                         return
                     far.kill()
                     await gate.close()
-                    while consumer.connected.is_set():
+                    while consumer.connected.is_set():  # until it has read to the end
                         await asyncio.sleep(0.01)
                 await asyncio.sleep(moments.uniform(0.0, LONGEST))
                 await asyncio.to_thread(far.restart)

@@ -1,4 +1,4 @@
-"""An engine that runs for long is as large as one that has just begun: its memory does not depend on how many events there were."""
+"""An engine that has run for long is as large as one that has just begun, however many events there were."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ async def exact(gateway: Device) -> dict[str, int]:
     made = gateway.folder / "made"
     (gateway.folder / "go").unlink()
     async with asyncio.timeout(10):
-        while not made.exists():  # noqa: ASYNC110 - files tell nobody
+        while not made.exists():
             await asyncio.sleep(0.05)
     n = int(made.read_text())
     await gateway.far.until(TICKS, lambda row: row["seq"] == n)
