@@ -11,6 +11,7 @@ __all__ = [
     "count",
     "filter",
     "hopping",
+    "latest",
     "session",
     "sliding",
     "summarize",

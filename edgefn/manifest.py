@@ -11,7 +11,6 @@ from edgefn.errors import Finding
 from edgefn.topics import Pattern
 from edgefn.windows import Window
 
-
 MAX_COLUMNS = 62  # fields that the handlers of one source may take: their presence is one bit each
 
 

@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
-GATHER = 0.001  # seconds that a busy engine waits for more, so that one read brings many messages
-BUSY = 16  # messages in one read that make it busy
+GATHER = 0.002  # seconds that a busy engine waits for more, so that one read brings many messages
+BUSY = 4  # messages in one read that make it busy
 HALF_WINDOW = 500  # unacknowledged messages that bring a commit forward: half of what the broker is set up to send
 MAX_PENDING = 200_000  # rows put out and not yet committed
 SAMPLE_EVERY = SECOND  # between two examples of one kind of failure
@@ -57,6 +57,7 @@ class Engine:
         self._in_flight = 0  # rows in it
         self._last_commit = self._last_full = self._last_stats = time.monotonic_ns()
         self._dirty = False  # something durable happened since the last commit
+        self._untold = False  # something was counted since the gateway was told
         self._unsaved = False  # something happened that the next full checkpoint saves
         self._busy = False
         self._planned = False
@@ -137,7 +138,7 @@ class Engine:
         due = self.plan.next_due()
         if due is not None and due <= now:
             self.plan.tick(self._context)
-            self._unsaved = True
+            self._unsaved = self._untold = True
         self._tell_alerts()
         self._commit_if_due(now)
 
@@ -193,7 +194,7 @@ class Engine:
             session.deliveries.processed(ids, hashes, self._number + 1)
         count("events.in", events_in)
         count("events.samples", samples)
-        self._unsaved = True
+        self._unsaved = self._untold = True
 
     def _came_before(self, fields: dict[str, Any]) -> bool:
         """Whether this is an event of a driver of ours that the broker, or the driver, has sent again."""
@@ -270,17 +271,13 @@ class Engine:
         due = now - self._last_full >= MINUTE or self._stopping
         if self._unsaved and due and self._number == self._committed:
             self._commit(now)
-        elif self._unsaved and now - self._last_stats >= SECOND:
+        elif self._untold and now - self._last_stats >= SECOND:
             self._link.send({"type": "stats", **self._stats(now)})
 
     def _stats(self, now: int) -> Message:
-        self._last_stats = now
-        if not self._dirty and now - self._last_full < MINUTE and not self.plan.nodes:
-            self._unsaved = False
+        self._last_stats, self._untold = now, False
         for group in self.plan.groups.values():
-            self.metrics.count("events.late", group.panes.late - group.told_late)
-            self.metrics.count("events.dropped", group.panes.full - group.told_full, reason="window_full")
-            group.told_late, group.told_full = group.panes.late, group.panes.full
+            self.metrics.merge(group.news())
         for source in self.plan.sources.values():
             self.metrics.count("keys.evicted", source.keys.evicted)
             source.keys.evicted = 0

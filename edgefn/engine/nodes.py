@@ -291,8 +291,16 @@ class PaneGroup:
         self.panes = panes
         self.nodes: list[AggregateNode] = []
         self.behind_window = False  # its samples are what other windows put out
-        self.told_late = panes.late  # what the counters have been told already
-        self.told_full = panes.full
+        self._told = panes.given_up()
+
+    def news(self) -> dict[str, int]:
+        """What was given up since the last call, by the name of its counter."""
+        before, self._told = self._told, self.panes.given_up()
+        return {name: n - before[name] for name, n in self._told.items()}
+
+    def adopt(self, other: PaneGroup) -> None:
+        """Takes over another plan's windows."""
+        self.panes, self._told = other.panes, other._told
 
     def grow(self, n_keys: int) -> None:
         self.panes.grow_keys(n_keys)

@@ -270,11 +270,13 @@ def close(
                 progress[1] = window
                 return
             i = start
-            wanted = window >= k.fired
+            wanted, told = window >= k.fired, False
             while i < n and (first + i if spec[KIND] == COUNT else row_times[i]) < window * spec[STEP] + spec[SIZE]:
                 if row_lows[i] <= window:
                     if row_fresh[i] & REVISES:
                         wanted = True
+                    else:
+                        told = True
                     out_times[n_samples] = row_times[i]
                     for f in range(values.shape[1]):
                         out_values[f, n_samples] = row_values[f, i]
@@ -282,7 +284,7 @@ def close(
                 i += 1
             if wanted and n_samples > progress[3]:
                 segment = progress[2]
-                revised[segment] = window < k.fired
+                revised[segment] = told and window < k.fired
                 offset[segment] = progress[3]
                 length[segment] = n_samples - progress[3]
                 out_key[segment] = key

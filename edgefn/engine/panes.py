@@ -70,6 +70,11 @@ class Panes:
         self._nexts = np.zeros(0, np.int32)
         self._fills = np.zeros(0, np.int32)
         self._closable = np.zeros(0, np.int32)
+        self._evicted: list[int] = []  # since the last checkpoint
+
+    def given_up(self) -> dict[str, int]:
+        """Rows that are in no window, by the name of their counter."""
+        return {"events.late": self.late, "events.dropped.window_full": self.full}
 
     @property
     def _blocks(self) -> tuple[Any, ...]:
@@ -185,6 +190,7 @@ class Panes:
             self._free[kernels.FREE_COUNT] += 1
             block = following
         _reset(self._keys[key : key + 1])
+        self._evicted.append(key)
         self._keys["dirty"][key] = kernels.TOUCHED | kernels.CLOSED
 
     def dirty(self) -> bool:
@@ -208,7 +214,9 @@ class Panes:
         else:
             dirty[chosen] &= ~kernels.CLOSED
         key, times, lows, values = out
+        evicted, self._evicted = self._evicted, []
         return {
+            "evicted": np.array(evicted, np.int32),
             "keys": chosen.astype(np.int32),
             "watermark": keys["watermark"].copy(),
             "done": keys["done"].copy(),
@@ -237,6 +245,8 @@ class Panes:
         for part in parts:
             numbers, n = part["keys"], part["key"].size
             self.grow_keys(int(max(numbers.max(initial=-1), part["key"].max(initial=-1))) + 1)
+            for key in part["evicted"]:  # its label's samples stand in an earlier part
+                self.reset_key(int(key))
             self._grow_blocks(n)
             # Rows of windows closed by then are dropped key by key, as the record that comes with them says.
             values = part["values"].reshape(self.n_fields, n).copy()
@@ -256,6 +266,7 @@ class Panes:
                 pass  # already put out, by the commit that wrote this part
             self._keys["seen"][numbers] = now
         self._keys["dirty"] = 0
+        self._evicted.clear()
         return True
 
 

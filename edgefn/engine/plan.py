@@ -259,7 +259,7 @@ class Plan:
                 source.keys = keys
         for name, group in self.groups.items():
             if same := old.groups.get(name):
-                group.panes, group.told_late, group.told_full = same.panes, same.told_late, same.told_full
+                group.adopt(same)
         for name, node in self.nodes.items():
             earlier = old.nodes.get(name)
             if earlier is None or self._pattern(node.manifest) != old._pattern(earlier.manifest):

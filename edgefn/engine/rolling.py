@@ -81,6 +81,14 @@ class Rolling:
         )
         self._forget_all()
 
+    def given_up(self) -> dict[str, int]:
+        """Rows that are in no window, and values that are in no statistic, by the name of their counter."""
+        return {
+            "events.late": self.late,
+            "events.dropped.window_full": self.full,
+            "fields.unusable.not_finite": self.strange,
+        }
+
     def _forget_all(self) -> None:
         self._free = np.array([-1, 0, -1, 0, 0, 0, 0, 0], dtype=np.int64)
         self._panes = np.zeros(0, PANE)

@@ -20,7 +20,7 @@ from edgefn.watch import Watch
 
 log = logging.getLogger(__name__)
 
-CHECK = 0.25  # seconds between two looks at what the engine runs
+CHECK = 0.5  # seconds at most between two looks at what the engine runs: each wakes the processor
 STOP_TIMEOUT = 4.0
 
 
@@ -131,7 +131,7 @@ class EngineHost:
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         decoder = link.Decoder()
-        while data := await reader.read(1 << 20):
+        while data := await _read(reader):
             for message in decoder.feed(data):
                 if message["type"] == "ready":
                     self._numbers = {number: name for name, number in message["numbers"].items()}
@@ -140,7 +140,7 @@ class EngineHost:
     async def _look(self, watch: Watch, process: asyncio.subprocess.Process) -> None:
         """Kills the engine when one call of a handler takes too long: nothing else interrupts machine code."""
         while True:
-            await asyncio.sleep(CHECK)
+            await asyncio.sleep(min(CHECK, self._deadline / 2e9))
             number, since = watch.running()
             if number and time.monotonic_ns() - since > self._deadline:
                 self._hung = f"hung for more than {self._deadline / 1e9:g} s and was killed"
@@ -160,3 +160,11 @@ class EngineHost:
             log.warning("the engine did not stop within %g s and is killed; nothing acknowledged is lost", STOP_TIMEOUT)
             process.kill()
             await process.wait()
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    """What the engine says next, nothing when it is gone."""
+    try:
+        return await reader.read(1 << 20)
+    except ConnectionError:  # it died with something of ours unread, which a socket pair reports as a reset
+        return b""

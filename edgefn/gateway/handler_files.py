@@ -21,7 +21,8 @@ from edgefn.manifest import HandlerManifest, Manifest
 
 log = logging.getLogger(__name__)
 
-LOAD_TIMEOUT = 120.0  # seconds; a Pi 3 compiles four to eight times slower than a desktop
+# Seconds that loading may take, and for each handler more: a Pi 3 compiles four to eight times slower than a desktop.
+LOAD_TIMEOUT, LOAD_TIMEOUT_EACH = 60.0, 20.0
 STRIKES = 3  # kills of the engine within STRIKE_WINDOW that put a handler into quarantine
 STRIKE_WINDOW = 600.0
 
@@ -59,7 +60,6 @@ class HandlerFiles:
         self._warmed = False
         self._paused: set[str] = set()
         self._told: dict[str, Any] = {}
-        self._loading: asyncio.subprocess.Process | None = None
 
     # What runs
 
@@ -98,7 +98,7 @@ class HandlerFiles:
 
     async def watch(self) -> None:
         """Follows the folder until cancelled."""
-        async for changes in awatch(self.folder, recursive=False, step=100, debounce=400, rust_timeout=60_000):
+        async for changes in awatch(self.folder, recursive=False, step=500, debounce=1000, rust_timeout=60_000):
             for change, name in sorted(changes):
                 path = Path(name)
                 if not _is_handler_file(path):
@@ -146,23 +146,28 @@ class HandlerFiles:
             self._warmed = True
 
     async def _run_loader(self, path: Path) -> Manifest:
-        output, error = await self._run("edgefn.loader", "-m", "--cache", str(self._cache), str(path))
+        try:
+            handlers = path.read_bytes().count(b"\n@")
+        except OSError:
+            handlers = 0  # the loader says what is wrong with it
+        timeout = LOAD_TIMEOUT + handlers * LOAD_TIMEOUT_EACH
+        output, error = await self._run("edgefn.loader", "-m", "--cache", str(self._cache), str(path), timeout=timeout)
         try:
             return msgspec.json.decode(output, type=Manifest)
         except msgspec.DecodeError:
             return Manifest(str(path), findings=(Finding(str(path), 0, error or "the loader died without a word"),))
 
-    async def _run(self, what: str, how: str, *arguments: str) -> tuple[bytes, str]:
+    async def _run(self, what: str, how: str, *arguments: str, timeout: float = 5 * LOAD_TIMEOUT) -> tuple[bytes, str]:
         """One loader at a time: two processes that write one cache have crashed. Returns its output and how it failed."""
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(self._cache / "numba"), "NUMBA_NUM_THREADS": "1"}
-        self._loading = process = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable, how, what, *arguments,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, env=environment,
         )  # fmt: skip
         try:
-            output, _ = await asyncio.wait_for(process.communicate(), LOAD_TIMEOUT)
+            output, _ = await asyncio.wait_for(process.communicate(), timeout)
         except TimeoutError:
-            return b"", f"it did not load within {LOAD_TIMEOUT:g} s; does it loop when it is imported?"
+            return b"", f"it did not load within {timeout:g} s; does it loop when it is imported?"
         finally:
             if process.returncode is None:
                 process.kill()

@@ -12,6 +12,7 @@ from edgefn.gateway.results import Publication
 from edgefn.metrics import Metrics
 
 MAX_QUEUE = 10_000
+WINDOW = 50  # publications under way at once: waiting for each PUBACK cost 40 ms an alert
 
 
 class Publisher:
@@ -22,6 +23,7 @@ class Publisher:
         self._metrics = metrics
         self._queue: deque[Publication] = deque()
         self._more = asyncio.Event()
+        self._free = asyncio.Semaphore(WINDOW)
 
     def add(self, publications: Iterable[Publication]) -> None:
         for publication in publications:
@@ -32,17 +34,27 @@ class Publisher:
         self._more.set()
 
     async def run(self) -> None:
-        while True:
-            await self._more.wait()
-            self._more.clear()
-            while self._queue:
-                one = self._queue[0]
+        async with asyncio.TaskGroup() as under_way:
+            while True:
+                await self._more.wait()
+                self._more.clear()
+                while self._queue:
+                    # Tasks start in the order in which they are made, and each hands its message over at its first step.
+                    await self._free.acquire()
+                    if self._queue:
+                        under_way.create_task(self._publish(self._queue.popleft()))
+                    else:
+                        self._free.release()
+
+    async def _publish(self, one: Publication) -> None:
+        try:
+            while True:
                 try:
                     await self._bus.publish(one.topic, one.payload, one.qos, one.retain)
+                    return
                 except NotConnectedError:
                     await self._bus.connected.wait()
-                    continue
-                except EdgefnError as error:
-                    self._metrics.count("local.dropped", reason=type(error).__name__)
-                if self._queue and self._queue[0] is one:
-                    self._queue.popleft()
+        except EdgefnError as error:
+            self._metrics.count("local.dropped", reason=type(error).__name__)
+        finally:
+            self._free.release()

@@ -82,7 +82,7 @@ class Store:
         return [row for segments in self.panes.tick(now) for row in rows(segments)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(windows, steps, st.integers(1, 30))
 def test_compiled_windows_equal_the_plain_reference(window: Window, steps: list, batch: int) -> None:
     plain, store = reference(window), Store(window)
@@ -185,3 +185,20 @@ def test_windows_go_on_after_a_restart(window: Window, steps: list, actions: lis
                 state.seen = now
     for key in range(4):
         assert [row for row in got if row[0] == key] == [row for row in expected if row[0] == key]
+
+
+def test_an_evicted_key_leaves_nothing_to_its_successor_after_a_restart() -> None:
+    store = Store(count(2))
+    store.add(0, 1, 1.0)
+    store.flush(0)
+    snapshot = store.panes.checkpoint(everything=True)
+    store.panes.reset_key(0)
+    increment = store.panes.checkpoint()
+    assert snapshot is not None
+    assert increment is not None
+    again = Store(count(2))
+    again.panes.restore([snapshot, increment], 0)
+    again.add(0, 2, 2.0)
+    assert again.flush(0) == []
+    again.add(0, 3, 3.0)
+    assert again.flush(0) == [(0, 3, (2.0, 3.0), False)]

@@ -13,7 +13,7 @@ import psutil
 
 from edgefn.address import BrokerAddress
 from edgefn.bus import Bus
-from tests.faults.workload import HANDLERS, settings
+from tests.faults.workload import COMMIT, HANDLERS, settings
 from tests.integration.device import GATEWAY, PATIENCE, Device, decoded
 
 COMPILE = 120.0  # seconds for the first start of all, which compiles the handlers
@@ -27,8 +27,10 @@ class Plant:
 
     @property
     def gateway(self) -> psutil.Process:
-        assert self.device.process is not None
-        return psutil.Process(self.device.process.pid)
+        process = self.device.process
+        assert process is not None
+        assert process.returncode is None, "the gateway ended by itself"
+        return psutil.Process(process.pid)
 
     async def engine(self) -> psutil.Process:
         """The engine's process, as soon as there is one."""
@@ -41,14 +43,28 @@ class Plant:
                 await asyncio.sleep(0.02)
 
     async def kill_engine(self) -> None:
-        (await self.engine()).kill()
+        engine = await self.engine()
+        engine.kill()
+        await asyncio.to_thread(engine.wait, 5)
 
     async def kill_gateway(self) -> None:
         """The gateway is gone, and another one is started."""
-        self.device.kill()
+        self.gateway.kill()
         assert self.device.process is not None
         await self.device.process.wait()
         await self.device.start()
+
+    async def commit_unheard(self) -> None:
+        """Stops the engine when the gateway has stored a commit of it that it has not heard of, and so not acknowledged.
+
+        It takes some milliseconds in the life of a commit, which kills at random hardly ever meet.
+        """
+        engine, gateway = await self.engine(), self.gateway
+        gateway.suspend()
+        await asyncio.sleep(2 * COMMIT)  # the engine has sent one
+        engine.suspend()
+        gateway.resume()
+        await asyncio.sleep(COMMIT)  # the gateway has stored it
 
 
 async def _subscribed(broker: int) -> None:

@@ -35,6 +35,8 @@ async def test_killed_at_any_moment_every_event_is_counted_once(
                     while load.now - cloud.newest > BEHIND:
                         await cloud.grown(60)
                 await asyncio.sleep(moments.uniform(0.0, 2.0))
+                if number % 6 >= 4:
+                    await running.commit_unheard()
                 if number % 2:
                     await running.kill_gateway()
                 else:
@@ -47,6 +49,17 @@ async def test_killed_at_any_moment_every_event_is_counted_once(
     )
     assert not cloud.findings
     assert not differences(want, cloud.rows)
+
+
+async def test_an_engine_killed_before_it_has_read_a_word_is_started_again(running: Plant) -> None:
+    """What the gateway told it is unread, which makes the socket between them report a reset instead of its end."""
+    await running.kill_engine()
+    for _ in range(3):
+        (await running.engine()).suspend()
+        await asyncio.sleep(0.2)  # the gateway has written, and the engine cannot read
+        await running.kill_engine()
+    await running.engine()
+    assert await running.device.stop() == 0
 
 
 def test_every_event_that_the_filter_lets_pass_is_in_one_window() -> None:

@@ -46,6 +46,7 @@ def fiftieth(v, state: Seen) -> float:
     return 1.0 if state.n % 50 == 0 else 0.0
 """
 TENTH, SECOND, LATENESS = 100_000_000, 1_000_000_000, 500_000_000
+COMMIT = 0.25  # seconds from one commit to the next
 STREAMS = ("summary/tenth", "summary/second", "summary/ten", "alert/fiftieth")
 
 Rows = dict[str, dict[tuple[str, int], Row]]
@@ -117,5 +118,5 @@ def settings(broker: int, folder: Path, uplink: str) -> str:
     return (
         f'version = 1\ndriver = []\n[gateway]\nid = "testbed"\nstate = "{folder / "state"}"\n'
         f'[broker]\nport = {broker}\nprivate = "never"\n[monitor]\ninterval = "1s"\n'
-        f'[engine]\ncommit_interval = "250ms"\n[[uplink]]\n{uplink}\n'
+        f'[engine]\ncommit_interval = "{COMMIT * 1000:g}ms"\n[[uplink]]\n{uplink}\n'
     )
