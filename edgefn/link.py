@@ -9,7 +9,8 @@ Gateway to engine
 Engine to gateway
     ready      {numbers, fresh, raised, seconds}: the plan runs; `fresh` names handlers whose state has begun anew,
                `raised` the keys whose alert is raised by the state that was taken up
-    alerts     {outputs}: raised or cleared just now; provisional until a commit holds them
+    alerts     {outputs}: raised or cleared just now, and provisional until a commit holds them. Each of the outputs is
+               {handler, version, labels, ts, n, revised, values}: the rows of one handler, an array a value
     commit     {number, outputs, parts, confirmed, meters, counters, gauges}: to be stored as one unit; `confirmed`
                is what it then holds of the drivers' sources, {source: sequence number}
     failure    {handler, row, count} or {topic, reason, detail, sample}: one example of what went wrong, now and then

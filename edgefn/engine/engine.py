@@ -239,6 +239,7 @@ class Engine:
         labels = self.plan.labels(node)
         message = {
             "handler": node.name,
+            "version": node.version,
             "labels": [labels[key] for key in output.key.tolist()],
             "ts": output.ts,
             "n": output.length,

@@ -102,6 +102,7 @@ class Node:
         self.manifest = manifest
         self.name = manifest.name
         self.number = 0  # by which the gateway knows what is running
+        self.version = ""  # of its file
         self.loop = loop
         self.state = state
         self.meter = Meter()

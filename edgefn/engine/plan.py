@@ -74,6 +74,7 @@ class Plan:
             loop, dtype, initial = loops.get(handler.name, (None, None, None))
             node = make(handler, loop, State(dtype, initial))
             node.number = len(self.nodes) + 1
+            node.version = manifest.version
             self.nodes[handler.name] = node
         return enabled
 

@@ -193,6 +193,8 @@ class Gateway:
             await self._note_failure(message)
         elif kind == "broker":
             self._engine_state = {"state": message["state"], "why": message["why"]}
+            if message["state"] == "connected":
+                self._engine_connected.set()
             if message["why"]:
                 log.warning("the engine's connection: %s", message["why"])
         elif kind == "ready":
@@ -237,7 +239,7 @@ class Gateway:
                 self._committing.set()
 
     async def _commit(self, message: link.Message) -> None:
-        rows = list(results.rows(message["outputs"], self._find))
+        rows = list(results.rows(message["outputs"], self.files.handler))
         items = [item for row in rows if (item := row.item()) is not None] if self.uplinks else []
         parts = [
             CheckpointPart(owner, "snapshot" if snapshot else "delta", data)
@@ -274,12 +276,9 @@ class Gateway:
             return stored
 
     def _publish(self, outputs: list[dict[str, Any]]) -> None:
-        for row in results.rows(outputs, self._find):
+        for row in results.rows(outputs, self.files.handler):
             self._publisher.add(row.publications(self.topics))
             self.metrics.count("alerts.published")
-
-    def _find(self, name: str) -> Any:
-        return self.files.handler(name)
 
     # What is told
 

@@ -58,6 +58,7 @@ class HandlerFiles:
         self._files: dict[Path, HandlerFile] = {}
         self._strikes: dict[str, Strikes] = {}
         self._warmed = False
+        self._ran: dict[str, dict[str, HandlerManifest]] = {}  # version → handlers by name; a few hundred bytes a save
         self._paused: set[str] = set()
         self._told: dict[str, Any] = {}
 
@@ -81,8 +82,9 @@ class HandlerFiles:
         strikes = self._strikes.get(name)
         return strikes is not None and strikes.quarantined and strikes.version == version
 
-    def handler(self, name: str) -> HandlerManifest | None:
-        return next((one for file in self.active() for one in file.handlers if one.name == name), None)
+    def handler(self, name: str, version: str) -> HandlerManifest:
+        """A handler of a file's version that runs or ran: what it has put out may come when it has gone. Raises KeyError."""
+        return self._ran[version][name]
 
     # What changes
 
@@ -129,6 +131,7 @@ class HandlerFiles:
         if latest.ok:
             is_new = entry.active is None or entry.active.version != latest.version
             entry.active = latest
+            self._ran[latest.version] = {handler.name: handler for handler in latest.handlers}
             names = ", ".join(handler.name for handler in latest.handlers)
             took = f" (compiled in {latest.seconds:.1f} s)" if latest.seconds else ""
             log.info("%s: %s%s", path.name, names, took)

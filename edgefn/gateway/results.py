@@ -60,12 +60,10 @@ class Row:
                 yield Publication(topics.summary(self.handler.name, self.key), self.payload, options.qos, False)
 
 
-def rows(outputs: list[dict[str, Any]], find: Callable[[str], HandlerManifest | None]) -> Iterator[Row]:
-    """The rows of a commit or of alerts, in order. Outputs of a handler that is gone by now are left out."""
+def rows(outputs: list[dict[str, Any]], find: Callable[[str, str], HandlerManifest]) -> Iterator[Row]:
+    """The rows of a commit or of alerts, in order. `find` gives a handler by name and version, also when it has gone since."""
     for output in outputs:
-        handler = find(output["handler"])
-        if handler is None:
-            continue
+        handler = find(output["handler"], output["version"])
         labels, times = output["labels"], output["ts"].tolist()
         lengths, revised = output["n"].tolist(), output["revised"].tolist()
         columns = [column.tolist() for column in output["values"]]
