@@ -44,7 +44,7 @@ async def take(messages: AsyncIterator[Message], n: int) -> list[Message]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - it is not the test's to have an event set
+        while not condition():
             await asyncio.sleep(0.005)
 
 

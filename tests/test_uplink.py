@@ -1,7 +1,5 @@
 """The outbox empties into a sink: in order, deleted only after acknowledgement, whatever the sink does."""
 
-# ruff: noqa: ASYNC110
-# A test has nothing else to do meanwhile.
 from __future__ import annotations
 
 import asyncio

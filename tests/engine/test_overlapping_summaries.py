@@ -9,11 +9,11 @@ import pytest
 
 from edgefn.testing import Bench
 
-SOURCE = '''
+SOURCE = """
 from edgefn import hopping, summarize
 
 room = summarize("rooms/+", hopping("10s", "2s"), fields="t", stats=("n", "mean", "min", "max", "std", "p50"))
-'''
+"""
 
 
 def test_each_window_holds_the_statistics_of_its_samples(tmp_path: Path) -> None:

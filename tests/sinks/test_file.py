@@ -1,7 +1,5 @@
 """Files appear under their real name when they are complete, whatever happened before."""
 
-# ruff: noqa: ASYNC110
-# A test has nothing else to do meanwhile.
 from __future__ import annotations
 
 import asyncio
