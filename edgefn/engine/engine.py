@@ -272,7 +272,7 @@ class Engine:
         due = now - self._last_full >= MINUTE or self._stopping
         if self._unsaved and due and self._number == self._committed:
             self._commit(now)
-        elif self._untold and now - self._last_stats >= SECOND:
+        elif (self._untold or self.metrics.counters) and now - self._last_stats >= SECOND:
             self._link.send({"type": "stats", **self._stats(now)})
 
     def _stats(self, now: int) -> Message:

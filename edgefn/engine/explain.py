@@ -29,8 +29,9 @@ def explain(error: BaseException, file: str, module: Path, source: str) -> Findi
     places = [
         int(line) for name, line in _LOCATION.findall(text) if Path(name).name == module.name and int(line) <= lines
     ]
-    line = places[-1] if places else _raised_at(error, module, lines)
     message = _message(text)
+    # Of returns that do not fit together numba lists all, in no order; of anything else the place comes last.
+    line = (min(places) if "unify return" in message else places[-1]) if places else _raised_at(error, module, lines)
     if not line and (calls := _LOOP.search(text)):
         # The complaint is about the loop around the handler: about what the handler returns.
         line = next((n for n, code in enumerate(source.splitlines(), 1) if code.startswith(f"def {calls[1]}(")), 0)
