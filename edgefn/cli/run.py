@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -41,9 +42,18 @@ def run(where: Path | None, verbose: bool) -> None:
             address = _broker(settings, stack)
             raise SystemExit(asyncio.run(gateway.run(settings, address)))
     except* OSError as errors:
-        for error in errors.exceptions:
+        for error in _leaves(errors):
             log.error("%s", error)
         raise SystemExit(common.CANNOT_RUN) from None
+
+
+def _leaves(errors: BaseException) -> Iterator[BaseException]:
+    """The errors themselves, out of groups in groups."""
+    if isinstance(errors, BaseExceptionGroup):
+        for error in errors.exceptions:
+            yield from _leaves(error)
+    else:
+        yield errors
 
 
 def _broker(settings: Config, stack: ExitStack) -> BrokerAddress:

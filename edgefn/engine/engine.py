@@ -47,7 +47,8 @@ class Engine:
         self._selector = selectors.DefaultSelector()
         self._selector.register(link.sock, selectors.EVENT_READ)
         self._registered: tuple[Any, int] | None = None
-        self._checkpoint: dict[str, list[bytes]] = {}
+        self._checkpoint: dict[str, list[bytes]] = {}  # what was saved of owners that are not in the plan
+        self._leaving: list[Part] = []  # of those that left it since the last commit
         self._interval = SECOND
         self._outputs: list[Message] = []
         self._pending = 0
@@ -108,10 +109,10 @@ class Engine:
             times.append(max(due, self._last_commit + 50_000_000))
         if self._dirty and self._number == self._committed:
             times.append(self._last_commit + self._interval)
-        if self._unsaved:
+        if self._untold or self.metrics.counters:
             times.append(self._last_stats + SECOND)
-            if self._number == self._committed:  # else the store's answer wakes us
-                times.append(self._last_full + MINUTE)
+        if self._unsaved and self._number == self._committed:  # else the store's answer wakes us
+            times.append(self._last_full + MINUTE)
         if self._stopping:
             times.append(self._stopping)
         return min(times)
@@ -299,7 +300,7 @@ class Engine:
     def _commit(self, now: int) -> None:
         """Sends all that belongs together as one unit: results, windows, states, and what will be acknowledged."""
         full = now - self._last_full >= MINUTE or bool(self._stopping)
-        parts = self.plan.checkpoint(everything=full)
+        parts, self._leaving = [*self._leaving, *self.plan.checkpoint(everything=full)], []
         if self._session is not None:
             parts.append(Part("session", True, events.pack(self._session.checkpoint())))
         if (sequences := self._sequences.checkpoint()) is not None:
@@ -363,6 +364,10 @@ class Engine:
         now = time.monotonic_ns()
         if self.plan.nodes:
             plan.adopt(self.plan)
+            # What leaves may come back: a handler that was paused, a pattern that was tried out.
+            for part in self.plan.snapshots(self.plan.owners() - plan.owners()):
+                self._checkpoint[part.owner] = [part.data]
+                self._leaving.append(part)
         new = set(plan.owners()) - set(self.plan.owners())
         known = {owner: parts for owner, parts in self._checkpoint.items() if owner in new}
         plan.restore(known, now)

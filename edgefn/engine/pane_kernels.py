@@ -402,5 +402,6 @@ def restore(
         fresh[block, at] = 0
         for f in range(values.shape[1]):
             values[block, f, at] = row_values[f, i]
-        due = row_lows[i] * spec[STEP] + spec[SIZE] + spec[LATENESS]
-        k.due = min(k.due, due)
+        if spec[KIND] != SLIDING:
+            due = row_lows[i] * spec[STEP] + spec[SIZE] + spec[LATENESS]
+            k.due = min(k.due, due)

@@ -119,11 +119,14 @@ class Panes:
         """Takes the frame's rows in and gives the windows that they close. `now`: monotonic nanoseconds."""
         done, step = 0, frame.n
         while done < frame.n:
-            # A row may need a block of its own; where the bound leaves too few, it goes in smaller pieces.
+            # Each key may begin a block; where the bound leaves too few, the rows go in smaller pieces.
             n = min(step, frame.n - done)
-            while n and not self._grow_blocks(n):
+            while n and not self._grow_blocks(min(n, n // BLOCK + self._n_keys)):
                 n = min(n // 2, max(int(self._free[kernels.FREE_COUNT]), 0))
             if n == 0:
+                if self._make_room(frame, done):
+                    yield from self._close(self._n_keys, np.arange(self._n_keys, dtype=np.int32))
+                    continue
                 self.full += frame.n - done
                 return
             taken, closable = self._insert(
@@ -134,13 +137,17 @@ class Panes:
             if closable:
                 yield from self._close(closable)
 
+    def _make_room(self, frame: Frame, done: int) -> bool:
+        """Whether the rows that find no room make others obsolete; the caller then closes all keys and tries again."""
+        return False
+
     def _insert(self, n: int, *rows: Any) -> tuple[int, int]:
         """How many rows were taken, and how many keys have a window to close."""
         return n, kernels.insert(self._spec, self._keys, self._blocks, n, *rows, self._closable)
 
     def tick(self, now: int) -> Iterator[Segments]:
         """Closes what is due by time because its key has fallen silent."""
-        if self.window.kind == "count":
+        if self.window.kind in ("count", "sliding"):
             return
         closable = kernels.tick(self._spec, self._keys, self._n_keys, now, self._closable)
         if closable:
@@ -148,7 +155,7 @@ class Panes:
 
     def next_due(self) -> int | None:
         """The monotonic time at which `tick` will have something to do if nothing comes, None where nothing is open."""
-        if self.window.kind == "count":
+        if self.window.kind in ("count", "sliding"):
             return None
         at = kernels.next_due(self._spec, self._keys, self._n_keys)
         return None if at == NEVER else at
@@ -247,7 +254,10 @@ class Panes:
             self.grow_keys(int(max(numbers.max(initial=-1), part["key"].max(initial=-1))) + 1)
             for key in part["evicted"]:  # its label's samples stand in an earlier part
                 self.reset_key(int(key))
-            self._grow_blocks(n)
+            per_key = np.unique(part["key"], return_counts=True)[1]
+            if not self._grow_blocks(int((per_key // BLOCK).sum()) + per_key.size):
+                self.full += n  # the bound is smaller than it was: what it cannot hold begins afresh
+                return False
             # Rows of windows closed by then are dropped key by key, as the record that comes with them says.
             values = part["values"].reshape(self.n_fields, n).copy()
             kernels.restore(
@@ -285,6 +295,17 @@ class SlidingPanes(SessionPanes):
     """Windows that end at each sample."""
 
     _close_kernel = staticmethod(session_kernels.close_sliding)
+
+    def _make_room(self, frame: Frame, done: int) -> bool:
+        """Only a newer sample makes older ones obsolete, so the time of the next that finds no room has to count."""
+        rows = frame.sel[done : frame.n]
+        before = self._keys["watermark"].copy()
+        earliest = np.full(before.size, NEVER)
+        np.minimum.at(earliest, frame.key[rows], frame.ts[rows])
+        came = earliest != NEVER
+        self._keys["watermark"][came] = np.maximum(before, earliest)[came]
+        held = self._keys["rows"] > 0
+        return bool((came & held & (earliest - self.window.size > before)).any())
 
 
 def make_panes(window: Window, n_fields: int) -> Panes:

@@ -107,7 +107,13 @@ class Plan:
             node = self.nodes[handler.name]
             pattern, parent = self._root(handler)
             layout = self.sources[pattern].table.fields if parent is None else _names(parent.manifest.outputs)
-            node.bind(layout)
+            try:
+                node.bind(layout)
+            except ValueError:
+                # The loader makes sure of it; an engine that cannot start would be worse than one handler less.
+                log.error("%s: its source does not give it %s", handler.name, [one.name for one in handler.inputs])
+                del self.nodes[handler.name]
+                continue
             node.behind_window = isinstance(node, AggregateNode) or self._behind_window(handler)
             above = self.nodes[handler.parent] if handler.parent else None
             siblings = self.roots.setdefault(pattern, []) if above is None else above.children
@@ -300,6 +306,31 @@ class Plan:
         self.urgent.clear()
         return parts
 
+    def _numbered(self, node: Node) -> bool:
+        """Whether the keys that its saved rows are numbered by are known: without them the rows are nobody's."""
+        return bool(self.labels(node))
+
+    def snapshots(self, owners: set[str]) -> list[Part]:
+        """All that these owners have, whatever has been saved of it."""
+        parts = []
+        for owner, save in self._savers().items():
+            change = save(everything=True) if owner in owners else None
+            if change is not None:
+                parts.append(Part(owner, True, events.pack(change)))
+        return parts
+
+    def _savers(self) -> dict[str, Callable[..., dict[str, Any] | None]]:
+        savers: dict[str, Callable[..., dict[str, Any] | None]] = {}
+        for pattern, source in self.sources.items():
+            savers[f"keys {pattern}"] = source.keys.checkpoint
+        for name, group in self.groups.items():
+            savers[f"panes {name}"] = group.panes.checkpoint
+        for node in self.nodes.values():
+            savers[self._owner("state", node)] = node.state.checkpoint
+            if isinstance(node, AnomalyNode):
+                savers[self._owner("alerts", node)] = node.active.checkpoint
+        return savers
+
     def _part(self, owner: str, save: Any, parts: list[Part], **options: Any) -> None:
         change = save(**options)
         if change is None:
@@ -340,8 +371,11 @@ class Plan:
             take(f"keys {pattern}", pattern, source.keys.restore)
             self.grow(pattern)
         for name, group in self.groups.items():
-            take(f"panes {name}", name, lambda parts, group=group: group.panes.restore(parts, now))  # type: ignore[misc]
+            if self._numbered(group.nodes[0]):
+                take(f"panes {name}", name, lambda parts, group=group: group.panes.restore(parts, now))  # type: ignore[misc]
         for name, node in self.nodes.items():
+            if not self._numbered(node):
+                continue
             take(self._owner("state", node), name, node.state.restore)
             if isinstance(node, AnomalyNode):
                 take(self._owner("alerts", node), name, node.active.restore)

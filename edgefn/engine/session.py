@@ -66,7 +66,10 @@ class Session:
         self._v5 = protocol == 5
         self._filters: frozenset[str] = frozenset()
         self._subscribed: frozenset[str] = frozenset()  # what the broker has confirmed
-        self._asked: dict[int, list[str]] = {}  # subscriptions on their way, by packet id
+        self._refused: frozenset[str] = frozenset()
+        self._known = False  # whether a broker has had a session of ours
+        self._obsolete: frozenset[str] = frozenset()  # what the broker may still send though nobody wants it
+        self._asked: dict[int, list[str]] = {}  # what was asked for and not answered, by packet id
         self._keepalive = KEEPALIVE
         self._committed = 0
         self._bytes = bytearray(BUFFER)
@@ -86,23 +89,24 @@ class Session:
 
     def subscribe(self, filters: frozenset[str]) -> None:
         """Sets the topics that are wanted; the difference is asked for at once, or when the session is there."""
+        self._obsolete = (self._obsolete | self._filters) - filters
         self._filters = filters
+        self._subscribed &= filters
         if self.connected:
             self._resubscribe()
 
     def _resubscribe(self) -> None:
-        asked = {one for filters in self._asked.values() for one in filters if one}
-        gone = sorted((self._subscribed | asked) - self._filters)
-        new = sorted(self._filters - self._subscribed - asked)
-        self._subscribed -= frozenset(gone)
-        for filters in self._asked.values():
-            filters[:] = ["" if one in gone else one for one in filters]  # the answer still counts them
-        if gone:
-            self._send(packets.unsubscribe(self._next_id(), gone, v5=self._v5))
-        if new:
-            packet_id = self._next_id()
-            self._asked[packet_id] = new
-            self._send(packets.subscribe(packet_id, new, v5=self._v5))
+        """Asks for what is wanted and not confirmed, and to be rid of what is not wanted, until the broker has said yes."""
+        asked = {one for filters in self._asked.values() for one in filters}
+        if gone := sorted(self._obsolete - asked):
+            self._ask(packets.unsubscribe, gone)
+        if new := sorted(self._filters - self._subscribed - self._refused - asked):
+            self._ask(packets.subscribe, new)
+
+    def _ask(self, packet: Callable[..., bytes], filters: list[str]) -> None:
+        packet_id = self._next_id()
+        self._asked[packet_id] = filters
+        self._send(packet(packet_id, filters, v5=self._v5))
 
     def _next_id(self) -> int:
         self._packet_id = self._packet_id % 65535 + 1
@@ -111,10 +115,11 @@ class Session:
     def restore(self, part: dict[str, Any]) -> None:
         """Takes up what the last commit knew: messages that may come again, and topics that are subscribed."""
         self.deliveries.restore(part)
-        self._subscribed = frozenset(part.get("filters", ()))
+        self._known = True
+        self._obsolete = frozenset(part.get("filters", ())) - self._filters  # until `subscribe` says which are still wanted
 
     def checkpoint(self) -> dict[str, Any]:
-        return {**self.deliveries.checkpoint(), "filters": sorted(self._subscribed)}
+        return {**self.deliveries.checkpoint(), "filters": sorted(self._filters | self._obsolete)}
 
     def connect(self, now: int) -> None:
         """Tries once, within CONNECT_TIMEOUT. What fails is told to `on_change` and tried again later."""
@@ -339,6 +344,9 @@ class Session:
         elif kind in (packets.SUBACK, packets.UNSUBACK):
             if kind == packets.SUBACK:
                 self._subscription_answered(body)
+            else:
+                self._obsolete -= frozenset(self._asked.pop(int.from_bytes(body[:2], "big"), ()))
+            self._resubscribe()  # what was changed while the question was under way
         elif kind == packets.DISCONNECT:
             reason = packets.V5_REASONS.get(body[0] if body else 0, "no reason given")
             self._drop(f"{self._address} disconnected us: {reason}", now)
@@ -348,8 +356,10 @@ class Session:
     def _subscription_answered(self, body: bytes) -> None:
         packet_id, codes = packets.parse_suback(body, v5=self._v5)
         answers = dict(zip(self._asked.pop(packet_id, ()), codes, strict=False))
-        self._subscribed |= {one for one, code in answers.items() if one and code < 0x80}
-        refused = sorted(one for one, code in answers.items() if one and code >= 0x80)
+        granted = {one for one, code in answers.items() if code < 0x80}
+        self._subscribed |= granted & self._filters
+        refused = sorted(answers.keys() - granted)
+        self._refused |= frozenset(refused)  # not asked for again on this connection
         if refused:
             self._on_change("refused", f"{self._address} refuses to send {', '.join(refused)}; see its access list")
 
@@ -372,7 +382,7 @@ class Session:
         self.deliveries.connected(answer.session_present)
         why = ""
         if not answer.session_present:
-            if self._subscribed:  # there was a session: the broker was restarted without what it held
+            if self._known:  # there was a session: the broker was restarted without what it held
                 uncertain, self.deliveries.uncertain = self.deliveries.uncertain, 0
                 self._metrics.count("events.uncertain", uncertain)
                 self._metrics.count("session.lost")
@@ -380,6 +390,10 @@ class Session:
                     f"{self._address} has lost our session: events that only it held are gone, and of {uncertain} that were "
                     "not acknowledged yet it is uncertain whether they come again; those of drivers here are exact"
                 )
-            self._subscribed = frozenset()
+            self._obsolete = frozenset()
+        # All of it again: a broker that came back with an older state has a session, and may not know the newest filters.
+        # It costs nothing, since with retain handling 1 no retained message comes for a filter that is there.
+        self._subscribed = self._refused = frozenset()
+        self._known = True
         self._on_change("connected", why)
         self._resubscribe()

@@ -108,10 +108,12 @@ class EngineHost:
                 pass_fds=(theirs.fileno(), watch.fd), stdin=asyncio.subprocess.DEVNULL, env=environment,
             )  # fmt: skip
             theirs.close()
-            reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+            reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
             looking = asyncio.create_task(self._look(watch, self._process))
             try:
-                self.send(await self._supervisor.start_message())
+                start = await self._supervisor.start_message()
+                self._writer = writer  # from here on: a plan that came before the start would begin with nothing
+                self.send(start)
                 self.send(self._plan())
                 await self._listen(reader)
             finally:
@@ -123,9 +125,8 @@ class EngineHost:
             if self._process is not None and self._process.returncode is None:
                 self._process.kill()
                 await self._process.wait()
-            if self._writer is not None:
-                self._writer.close()
             self._writer = None
+            ours.close()
             theirs.close()
             watch.close()
 

@@ -136,10 +136,12 @@ class Gateway:
 
     async def _main(self) -> None:
         """Loads the handlers, then keeps engine, drivers and the folder's watch going."""
-        await self.files.load_all()
+        self.files.folder.mkdir(parents=True, exist_ok=True)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.engine.run(), name="engine")
+            # Watched from the start: a file that is saved while others compile is not missed.
             tasks.create_task(self.files.watch(), name="handler files")
+            await self.files.load_all()
+            tasks.create_task(self.engine.run(), name="engine")
             # Before the engine has subscribed for the first time, nobody keeps for it what drivers publish.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._engine_connected.wait(), ENGINE_PATIENCE)
@@ -200,8 +202,8 @@ class Gateway:
         elif kind == "ready":
             for name in message["fresh"]:
                 log.warning("%s: its state has a new shape and begins afresh", name)
-            for topic in await self._alerts.settle(message["raised"], self.files.states()):
-                log.warning("%s is cleared: it was raised and never committed", topic)
+            self._alerts.restart(message["raised"])
+            await self._settle_alerts()
             systemd.notify("READY=1")
             await self._tell_online()
         elif kind != "stopped":
@@ -215,6 +217,10 @@ class Gateway:
 
     def _plan_changed(self) -> None:
         self.engine.change_plan()
+
+    async def _settle_alerts(self) -> None:
+        for topic in await self._alerts.settle(self.files.states()):
+            log.warning("%s is cleared: it was raised and never committed", topic)
 
     # What operators say
 
@@ -245,7 +251,10 @@ class Gateway:
             CheckpointPart(owner, "snapshot" if snapshot else "delta", data)
             for owner, snapshot, data in message["parts"]
         ]
-        for stored in await self._store_commit(Commit(items, parts)):
+        stored_items = await self._store_commit(Commit(items, parts), message["engine"])
+        if stored_items is None:
+            return  # of an engine that has died since: its events come again
+        for stored in stored_items:
             self._newest[stored.stream] = (stored.epoch, stored.seq)
         if message["engine"] == self.engine.generation:  # the next one begins to number its commits anew
             self.engine.send({"type": "committed", "number": message["number"]})
@@ -258,7 +267,8 @@ class Gateway:
             publication for row in rows if not row.is_alert for publication in row.publications(self.topics)
         )
 
-    async def _store_commit(self, commit: Commit) -> list[Item]:
+    async def _store_commit(self, commit: Commit, generation: int) -> list[Item] | None:
+        """As often as it takes, while the engine that waits for it lives; a new one must not wait for the disk."""
         delay, longest = RETRY_COMMIT
         while True:
             try:
@@ -269,6 +279,8 @@ class Gateway:
                 self._store_state = str(error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, longest)
+                if generation != self.engine.generation:
+                    return None
                 continue
             if self._store_state != "ok":
                 log.warning("the store takes commits again")
@@ -277,6 +289,7 @@ class Gateway:
 
     def _publish(self, outputs: list[dict[str, Any]]) -> None:
         for row in results.rows(outputs, self.files.handler):
+            self._alerts.note(self.topics.alert(row.handler.name, row.key), row.handler.name, row.is_raised)
             self._publisher.add(row.publications(self.topics))
             self.metrics.count("alerts.published")
 
@@ -318,17 +331,24 @@ class Gateway:
 
     async def _gauges(self) -> dict[str, Any]:
         await self.files.tell_all(self._meters, self._failures)
-        return {
+        await self._settle_alerts()  # the broker may have come back with what a crash had left there
+        told: dict[str, Any] = {
             "engine": self._engine_state,
             "store": self._store_state,
             "streams": self._newest,
-            "uplinks": {uplink.name: await uplink.state() for uplink in self.uplinks},
-            "drops": [
-                {"stream": drop.stream, "uplink": drop.uplink, "reason": drop.reason, "n": drop.n}
-                for drop in await self.store.drops()
-            ],
+            "uplinks": {},
+            "drops": [],
             "processes": {"gateway": os.getpid(), "engine": self.engine.pid, "drivers": self.drivers.pid},
         }
+        try:
+            told["uplinks"] = {uplink.name: await uplink.state() for uplink in self.uplinks}
+            told["drops"] = [
+                {"stream": drop.stream, "uplink": drop.uplink, "reason": drop.reason, "n": drop.n}
+                for drop in await self.store.drops()
+            ]
+        except StoreError as error:
+            told["store"] = str(error)
+        return told
 
     async def _drivers_ended(self, why: str) -> None:
         """The driver host is gone; one that was killed could not say so itself."""

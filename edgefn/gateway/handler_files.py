@@ -57,6 +57,7 @@ class HandlerFiles:
         self._changed = changed
         self._files: dict[Path, HandlerFile] = {}
         self._strikes: dict[str, Strikes] = {}
+        self._lock = asyncio.Lock()  # the watch begins before the first load is through
         self._warmed = False
         self._ran: dict[str, dict[str, HandlerManifest]] = {}  # version → handlers by name; a few hundred bytes a save
         self._paused: set[str] = set()
@@ -69,14 +70,16 @@ class HandlerFiles:
         manifests = [one.active for _, one in sorted(self._files.items()) if one.active is not None]
         refused = {(finding.file, finding.line) for finding in manifest.conflicts(manifests)}
 
-        def runs(file: Manifest, handler: HandlerManifest) -> bool:
-            stopped = handler.name in self._paused or self._is_quarantined(handler.name, file.version)
-            return not stopped and (file.file, handler.line) not in refused
+        def running(file: Manifest) -> tuple[HandlerManifest, ...]:
+            kept: dict[str, HandlerManifest] = {}
+            for handler in file.handlers:  # in the order of lines: what a handler builds on stands above it
+                stopped = handler.name in self._paused or self._is_quarantined(handler.name, file.version)
+                refused_here = (file.file, handler.line) in refused
+                if not stopped and not refused_here and (handler.parent is None or handler.parent in kept):
+                    kept[handler.name] = handler
+            return tuple(kept.values())
 
-        return [
-            msgspec.structs.replace(file, handlers=tuple(one for one in file.handlers if runs(file, one)))
-            for file in manifests
-        ]
+        return [msgspec.structs.replace(file, handlers=running(file)) for file in manifests]
 
     def _is_quarantined(self, name: str, version: str) -> bool:
         strikes = self._strikes.get(name)
@@ -89,10 +92,12 @@ class HandlerFiles:
     # What changes
 
     async def load_all(self) -> None:
-        """Loads the folder as it is now, before anything runs."""
-        for path in self.paths():
-            await self._load(path)
-        await self.tell_all()
+        """Loads the folder as it is now; an empty one is made where there is none."""
+        async with self._lock:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self.paths():
+                await self._load(path)
+            await self.tell_all()
 
     def paths(self) -> list[Path]:
         """The handler files that are in the folder now."""
@@ -101,15 +106,16 @@ class HandlerFiles:
     async def watch(self) -> None:
         """Follows the folder until cancelled."""
         async for changes in awatch(self.folder, recursive=False, step=500, debounce=1000, rust_timeout=60_000):
-            for change, name in sorted(changes):
-                path = Path(name)
-                if not _is_handler_file(path):
-                    continue
-                if change == Change.deleted and not path.exists():
-                    await self._retire(path)
-                else:
-                    await self._load(path)
-            await self.tell_all()
+            async with self._lock:
+                for change, name in sorted(changes):
+                    path = Path(name)
+                    if not _is_handler_file(path):
+                        continue
+                    if change == Change.deleted and not path.exists():
+                        await self._retire(path)
+                    else:
+                        await self._load(path)
+                await self.tell_all()
 
     async def _retire(self, path: Path) -> None:
         gone = self._files.pop(path, None)
@@ -223,6 +229,7 @@ class HandlerFiles:
         """Publishes the state of every handler, and of every file that has none, where it has changed."""
         meters, samples = meters or {}, samples or {}
         states: dict[str, Any] = {}
+        running = {handler.name for file in self.active() for handler in file.handlers}
         manifests = [one.active for _, one in sorted(self._files.items()) if one.active is not None]
         twice = {(finding.file, finding.line): finding for finding in manifest.conflicts(manifests)}
         for entry in self._files.values():
@@ -236,6 +243,8 @@ class HandlerFiles:
                     continue
                 strikes = self._strikes.get(handler.name)
                 state = "active" if handler.options.enabled else "disabled"
+                if handler.name not in running:
+                    state = "stopped" if handler.options.enabled else "disabled"  # with one that it builds on
                 if handler.name in self._paused:
                     state = "paused"
                 if self._is_quarantined(handler.name, entry.active.version):

@@ -33,6 +33,7 @@ class Row:
     key: str
     ts: int
     payload: bytes
+    is_raised: bool = False  # of an alert
 
     @property
     def is_alert(self) -> bool:
@@ -71,9 +72,10 @@ def rows(outputs: list[dict[str, Any]], find: Callable[[str, str], HandlerManife
             values = {
                 field.name: _value(field, column[i]) for field, column in zip(handler.outputs, columns, strict=True)
             }
+            raised = False
             body: dict[str, Any] = {"ts": to_iso(ts), "handler": handler.name, "key": key}
             if handler.kind == "anomaly":
-                raised = values.pop("raised")
+                raised = bool(values.pop("raised"))
                 body["state"] = "raised" if raised else "cleared"
             elif lengths:
                 body["samples"] = lengths[i]
@@ -81,7 +83,7 @@ def rows(outputs: list[dict[str, Any]], find: Callable[[str, str], HandlerManife
                     body["revision"] = True
                 if handler.window is not None and handler.window.kind == "time":
                     body["window_s"] = handler.window.size / 1e9
-            yield Row(handler, key, ts, to_json({**body, "values": values}))
+            yield Row(handler, key, ts, to_json({**body, "values": values}), raised)
 
 
 def _value(field: Field, value: float) -> float | int | bool | None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgefn.engine.columns import Table
 from edgefn.engine.panes import Panes, Segments, make_panes
-from edgefn.windows import Window, count, hopping, tumbling
+from edgefn.windows import Window, count, hopping, sliding, tumbling
 from tests.engine.reference import Closed, reference
 
 IDX = np.array([0], dtype=np.int64)
@@ -202,3 +202,58 @@ def test_an_evicted_key_leaves_nothing_to_its_successor_after_a_restart() -> Non
     assert again.flush(0) == []
     again.add(0, 3, 3.0)
     assert again.flush(0) == [(0, 3, (2.0, 3.0), False)]
+
+
+def test_a_large_store_comes_back_whole() -> None:
+    """200,000 samples of one key: one block for each would be more than there may be."""
+    panes, table = Panes(tumbling("1h"), 1), Table(["x"], 200_000)
+    panes.grow_keys(1)
+    table.present[:], table.columns[0], table.n = 1, np.arange(200_000), 200_000
+    assert list(panes.insert(table.take(), IDX, 1, 0)) == []
+    part = panes.checkpoint(everything=True)
+    assert part is not None
+    again = Panes(tumbling("1h"), 1)
+    assert again.restore([part], 0)
+    assert again.samples == 200_000
+
+
+def test_what_a_smaller_store_cannot_take_up_is_counted() -> None:
+    panes, table = Panes(tumbling("1h"), 1), Table(["x"], 1000)
+    panes.grow_keys(1)
+    table.present[:], table.n = 1, 1000
+    assert list(panes.insert(table.take(), IDX, 1, 0)) == []
+    part = panes.checkpoint(everything=True)
+    assert part is not None
+    small = Panes(tumbling("1h"), 1, max_samples=64)
+    assert not small.restore([part], 0)
+    assert small.full == 1000
+
+
+def test_sliding_windows_wait_for_no_clock_after_a_restart() -> None:
+    store = Store(sliding(10e-9))
+    store.add(0, 100, 1.0)
+    assert len(store.flush(0)) == 1
+    part = store.panes.checkpoint()
+    assert part is not None
+    again = Store(sliding(10e-9))
+    again.panes.restore([part], 5_000_000_000)
+    assert again.panes.next_due() is None
+    assert again.tick(10_000_000_000) == []
+    again.add(0, 105, 2.0)
+    assert again.flush(0) == [(0, 105, (1.0, 2.0), False)]
+
+
+def test_a_full_sliding_store_makes_room_when_time_has_passed() -> None:
+    panes = make_panes(sliding(100e-9), 1)
+    panes._max_blocks = 2
+    panes.grow_keys(1)
+    table = Table(["x"], 200)
+
+    def feed(start: int) -> int:
+        table.present[:100], table.n = 1, 100
+        table.ts[:100] = np.arange(start, start + 100)
+        return sum(segments.n for segments in panes.insert(table.take(), IDX, 1, 0))
+
+    assert feed(0) < 100  # 64 samples fit
+    assert panes.full > 0
+    assert feed(1_000_000) > 0  # all of those are too old by now

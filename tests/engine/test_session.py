@@ -152,6 +152,10 @@ def test_it_subscribes_to_what_is_new_and_leaves_what_is_not_wanted(broker: Scri
     client.read()
     client.session.subscribe(frozenset({"b", "c"}))
     assert broker.quiet()
+    # Until the broker has said so, it may still send what is not wanted.
+    assert client.session.checkpoint()["filters"] == ["a", "b", "c"]
+    broker.send(b"\xb0\x04\x00\x02\x00\x00")
+    client.read()
     assert client.session.checkpoint()["filters"] == ["b", "c"]
 
 
@@ -172,7 +176,7 @@ def test_a_subscription_that_was_not_confirmed_is_asked_for_again(broker: Script
     assert broker.packet()[0] == 0x82
 
 
-def test_a_subscription_that_is_taken_back_and_wanted_again_is_asked_for_again(broker: Script) -> None:
+def test_a_subscription_that_is_taken_back_and_wanted_again_is_the_first_one(broker: Script) -> None:
     client = Client(broker.port, "a")
     client.connect()
     broker.accept()
@@ -181,10 +185,24 @@ def test_a_subscription_that_is_taken_back_and_wanted_again_is_asked_for_again(b
     first = broker.packet()
     client.session.subscribe(frozenset())
     client.session.subscribe(frozenset({"a"}))
-    assert [broker.packet()[0], broker.packet()[0]] == [0xA2, 0x82]
     broker.send(suback(first, 1))
     client.read()
-    assert client.session.checkpoint()["filters"] == []
+    assert broker.quiet()
+    assert client.session.checkpoint()["filters"] == ["a"]
+
+
+def test_a_subscription_that_is_taken_back_before_its_answer_is_ended_after_it(broker: Script) -> None:
+    client = Client(broker.port, "a")
+    client.connect()
+    broker.accept()
+    broker.send(connack())
+    client.read()
+    first = broker.packet()
+    client.session.subscribe(frozenset())
+    assert broker.quiet()
+    broker.send(suback(first, 1))
+    client.read()
+    assert broker.packet() == packets.unsubscribe(2, ["a"], v5=True)
 
 
 def test_a_refused_subscription_is_told_with_its_topic(broker: Script) -> None:
@@ -198,17 +216,19 @@ def test_a_refused_subscription_is_told_with_its_topic(broker: Script) -> None:
     state, why = client.told[-1]
     assert state == "refused"
     assert "to send b; see its access list" in why
-    assert client.session.checkpoint()["filters"] == ["a"]
+    assert broker.quiet()  # the same question would get the same answer
 
 
-def test_with_the_session_present_nothing_is_asked_again(broker: Script) -> None:
+def test_with_the_session_present_it_still_asks_for_everything(broker: Script) -> None:
     client = Client(broker.port, "a")
-    client.session.restore({"ids": [], "hashes": [], "filters": ["a"]})
+    client.session.restore({"ids": [], "hashes": [], "filters": ["a", "b"]})
     client.connect()
     broker.accept()
     broker.send(connack(present=True))
     client.read()
-    assert broker.quiet()
+    # A broker that came back with an older state has a session, and may not know the newest filters.
+    assert broker.packet() == packets.unsubscribe(1, ["b"], v5=True)
+    assert broker.packet() == packets.subscribe(2, ["a"], v5=True)
 
 
 def test_a_refusal_is_told_once_with_what_to_do(broker: Script) -> None:
@@ -282,6 +302,7 @@ def test_what_comes_again_and_is_committed_is_acknowledged_at_once(broker: Scrip
     broker.accept()
     broker.send(connack(present=True))
     client.read()
+    assert broker.packet()[0] == 0x82
     broker.send(publish(b"t", b"x", 2 | 8, 5, b""))
     assert client.read() == []
     client.session.acknowledge(1)

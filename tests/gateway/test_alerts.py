@@ -31,11 +31,12 @@ async def test_only_what_no_commit_knows_is_cleared(mosquitto: PrivateBroker) ->
         alerts = Alerts(bus, TOPICS)
         following = asyncio.create_task(alerts.run())
         async with asyncio.timeout(5):
-            while len(alerts._raised) < 4:
+            while len(alerts._told) < 4:
                 await asyncio.sleep(0.01)
-        wrong = await alerts.settle({"spike": ["attic"]}, known=["spike", "broken"])
+        alerts.restart({"spike": ["attic"]})
+        wrong = await alerts.settle(known=["spike", "broken"])
         assert sorted(wrong) == [TOPICS.alert("retired", "attic"), TOPICS.alert("spike", "hall")]
-        assert await alerts.settle({"spike": ["attic"]}, known=["spike", "broken"]) == []
+        assert await alerts.settle(known=["spike", "broken"]) == []
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
