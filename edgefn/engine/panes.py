@@ -96,12 +96,13 @@ class Panes:
         self._n_keys = max(n, self._n_keys)
 
     def _grow_blocks(self, needed: int) -> bool:
+        """Whether so many blocks are free now; where the bound is in the way, as many as it lets."""
         missing = needed - int(self._free[kernels.FREE_COUNT])
         if missing <= 0:
             return True
         old = self._nexts.size
         new = min(max(old * 2, old + missing, 64), self._max_blocks)
-        if new - old < missing:
+        if new == old:
             return False
         # Fresh blocks form a list of their own, in front of the free ones.
         nexts = np.arange(old + 1, new + 1, dtype=np.int32)
@@ -113,7 +114,7 @@ class Panes:
         for name in ("_values", "_times", "_lows", "_fresh"):
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros((new - old, *array.shape[1:]), array.dtype)]))
-        return True
+        return new - old >= missing
 
     def insert(self, frame: Frame, idx: npt.NDArray[np.int64], need: int, now: int) -> Iterator[Segments]:
         """Takes the frame's rows in and gives the windows that they close. `now`: monotonic nanoseconds."""
