@@ -120,6 +120,7 @@ class PrivateBroker:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us, who stop it when those that need it have stopped
                 preexec_fn=die_with_parent,
             )
         deadline = time.monotonic() + START_TIMEOUT

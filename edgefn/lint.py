@@ -116,12 +116,22 @@ def _walk(function: ast.FunctionDef, known: set[str]) -> Iterator[tuple[int, str
         if type(node) in _CONSTRUCTS:
             what, hint = _CONSTRUCTS[type(node)]
             yield line, f"{what} cannot be compiled", hint
+        elif isinstance(node, ast.Compare) and any(_is_text(side) for side in (node.left, *node.comparators)):
+            yield (
+                line,
+                "a text cannot be compared",
+                "handlers get numbers and booleans; let the device send one of these",
+            )
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
             if node.func.id not in local:
                 yield line, f"{node.func.id}() cannot be compiled", _CALLS[node.func.id]
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in known | local:
             hint = _closest(node.id, known | local)
             yield line, f"the name {node.id!r} is not defined", hint
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def _closest(name: str, known: Iterable[str], otherwise: str = "define or import it above") -> str:

@@ -22,12 +22,14 @@ def check(where: Path | None, as_json: bool) -> None:
     """Check the settings, drivers, uplinks and handlers of a folder; exit status 1 where anything is wrong."""
     findings: list[str] = []
     handlers: list[dict[str, Any]] = []
-    folder = where / "handlers" if where is not None and where.is_dir() else None
+    folder = where / "handlers" if where is not None else None
+    warnings: tuple[str, ...] = ()
     try:
         settings = common.load(where)
     except EdgefnError as error:
         findings += str(error).splitlines()
     else:
+        warnings = settings.warnings
         findings += _drivers_and_sinks(settings)
         folder = Path(settings.gateway.handlers) if settings.gateway.handlers else None
     from edgefn import manifest
@@ -43,20 +45,22 @@ def check(where: Path | None, as_json: bool) -> None:
             findings += [str(finding) for finding in one.findings]
             handlers += [{"file": one.file, "name": handler.name, "kind": handler.kind} for handler in one.handlers]
         findings += [str(finding) for finding in manifest.conflicts(manifests)]
-    else:
+    elif not findings:
         findings.append(f"{folder}: there is no such folder; `edgefn init DIR` makes one")
     if as_json:
-        click.echo(json.dumps({"findings": findings, "handlers": handlers}, indent=2))
+        click.echo(json.dumps({"findings": findings, "warnings": warnings, "handlers": handlers}, indent=2))
     else:
         for finding in findings:
             click.echo(finding)
-        click.echo(f"{len(handlers)} handlers, {len(findings)} findings", err=True)
+        counts = (("handler", len(handlers)), ("finding", len(findings)), ("warning", len(warnings)))
+        click.echo(", ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts), err=True)
     raise SystemExit(common.BAD_INPUT if findings else 0)
 
 
 def _drivers_and_sinks(settings: Any) -> list[str]:
     from edgefn.drivers import load_driver
     from edgefn.sinks import load_sink
+    from edgefn.uplink import split_options
 
     findings = []
     for entry in settings.driver:
@@ -66,10 +70,11 @@ def _drivers_and_sinks(settings: Any) -> list[str]:
             )
             driver.check(entry.options)
         except (EdgefnError, msgspec.ValidationError) as error:
-            findings.append(f"{settings.file}: driver {entry.name}: {error}")
+            findings.append(f"{settings.file}: {error}")
     for entry in settings.uplink:
         try:
-            load_sink(entry.type, entry.options, gateway=settings.gateway.id)
+            _, options = split_options(entry.name, entry.options)
+            load_sink(entry.type, options, gateway=settings.gateway.id)
         except EdgefnError as error:
             findings.append(f"{settings.file}: uplink {entry.name}: {error}")
     try:

@@ -37,7 +37,7 @@ def new() -> None:
     """Make a new file to start from."""
 
 
-@new.command("handler", epilog="Example: edgefn new handler comfort")
+@new.command("handler", epilog="Example: edgefn new handler comfort --folder my-gateway/handlers")
 @click.argument("name")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=Path("handlers"), show_default=True)
 def new_handler(name: str, folder: Path) -> None:
@@ -52,4 +52,4 @@ def new_handler(name: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     title = "".join(part.capitalize() for part in name.split("_"))
     target.write_text(_HANDLER.format(name=name, title=title))
-    click.echo(f"created {target}; a gateway that watches this folder runs it from now on")
+    click.echo(f"created {target}; the gateway whose handlers are in {folder} runs it from now on")

@@ -175,7 +175,8 @@ class Demo:
                     next_line += 5
                     self._console.print(
                         f"{elapsed:5.0f} s  {self._device.published} events, {len(self._device.alerts)} alerts, "
-                        f"{waiting} waiting, {self._cloud.delivered} in the cloud  ({self._note})"
+                        f"{waiting} waiting, {self._cloud.delivered} in the cloud  ({self._note})",
+                        soft_wrap=True,
                     )
                 await self._pause(0.25)
         finally:
@@ -225,7 +226,7 @@ class Demo:
             ("summaries and alerts made", made),
             ("delivered", cloud.delivered),
             ("duplicates", cloud.duplicates),
-            ("lost", lost),
+            ("lost (summaries, alerts)", lost),
             ("still in the outbox", cloud.missing(device.newest) - lost),
             ("greatest backlog", device.backlog),
         ]

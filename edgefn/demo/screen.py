@@ -22,10 +22,9 @@ def render(device: Device, cloud: Cloud, note: str, backlog: int) -> Group:
         f"cloud: {cloud.delivered} received, {cloud.duplicates} twice",
         style="default",
     )
-    tables = [_readings(device), _results("summaries", device.summaries)]
-    if device.alerts:
-        tables.append(_results("alerts", device.alerts))
-    return Group(uplink, *tables, _handlers(device))
+    # On a small terminal the end is cut off: what matters most comes first.
+    alerts = [_results("alerts", device.alerts)] if device.alerts else []
+    return Group(uplink, *alerts, _results("summaries", device.summaries), _readings(device), _handlers(device))
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -116,7 +116,9 @@ class Session:
         """Takes up what the last commit knew: messages that may come again, and topics that are subscribed."""
         self.deliveries.restore(part)
         self._known = True
-        self._obsolete = frozenset(part.get("filters", ())) - self._filters  # until `subscribe` says which are still wanted
+        self._obsolete = (
+            frozenset(part.get("filters", ())) - self._filters
+        )  # until `subscribe` says which are still wanted
 
     def checkpoint(self) -> dict[str, Any]:
         return {**self.deliveries.checkpoint(), "filters": sorted(self._filters | self._obsolete)}
