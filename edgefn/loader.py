@@ -122,7 +122,8 @@ def describe(file: Path, source: str) -> list[Handler]:
     try:
         functions = lint.Functions(source, str(file))
     except SyntaxError as error:
-        raise HandlerError(Finding(str(file), error.lineno or 0, f"not valid Python: {error.msg}")) from error
+        shown = f" in `{error.text.strip()}`" if error.text else ""
+        raise HandlerError(Finding(str(file), error.lineno or 0, f"not valid Python: {error.msg}{shown}")) from error
     namespace: dict[str, Any] = {"__name__": f"edgefn_file_{file.stem}", "__file__": str(file)}
     module = ModuleType(namespace["__name__"])
     module.__dict__.update(namespace)

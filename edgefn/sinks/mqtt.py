@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edgefn.store import Item
 
 _NAME = re.compile(r"\{([^{}]*)\}")
+# MQTT 5 reason codes that say not now, and not never: unspecified, implementation specific, quota exceeded (3.4.2.1).
+PASSING = frozenset({0x80, 0x83, 0x97})
 _NAMES = ("gateway", "stream", "handler", "kind")
 
 
@@ -122,6 +124,10 @@ class MqttSink:
         except TopicError:  # too long with this stream in it
             return Refusal(item.id, "bad_topic")
         except PublishRefusedError as error:
+            if error.code in PASSING:
+                raise NotConnectedError(
+                    f"{self._bus.address} will not take more now (reason {error.code:#x})"
+                ) from error
             return Refusal(item.id, f"mqtt_{error.code}")
         return None
 
