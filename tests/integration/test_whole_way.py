@@ -173,3 +173,24 @@ async def test_operators_pause_and_resume_a_handler(tmp_path: Path, local: Priva
         await gateway.local.until(f"edgefn/{GATEWAY}/log", lambda one: "cmd/dance: it is not known" in one["message"])
         await gateway.publish("rooms/attic", {"t": 60})
         await gateway.local.until(f"edgefn/{GATEWAY}/alert/hot/attic")
+
+
+async def test_a_paused_handler_takes_up_its_windows_again(tmp_path: Path, local: PrivateBroker) -> None:
+    async with device(tmp_path, local.port) as gateway:
+        gateway.handler("rooms.py", ROOMS)
+        await gateway.start()
+        await gateway.active("mean_of_four")
+        await gateway.connected()
+        for t in (60, 2, 3):
+            await gateway.publish("rooms/attic", {"t": t})
+        await gateway.local.until(f"edgefn/{GATEWAY}/alert/hot/attic", lambda one: one["state"] == "cleared")
+        await gateway.publish(f"edgefn/{GATEWAY}/cmd/pause", {"handler": "mean_of_four"})
+        await gateway.local.until(f"edgefn/{GATEWAY}/handler/mean_of_four", lambda one: one["state"] == "paused")
+        await gateway.publish("rooms/attic", {"t": 50})  # nobody's
+        await gateway.local.until(f"edgefn/{GATEWAY}/metrics", lambda one: one["counters"].get("events.in", 0) >= 4)
+        seen = len(gateway.local.messages)
+        await gateway.publish(f"edgefn/{GATEWAY}/cmd/resume", {"handler": "mean_of_four"})
+        await gateway.active("mean_of_four", after=seen)
+        await gateway.publish("rooms/attic", {"t": 5})
+        summary = await gateway.local.until(f"edgefn/{GATEWAY}/summary/mean_of_four/attic")
+        assert summary["values"] == {"mean": 17.5, "n": 4}

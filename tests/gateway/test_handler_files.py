@@ -1,0 +1,102 @@
+"""Which handlers of a folder run: not what is refused, paused or in quarantine, and nothing that is built on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefn import loader
+from edgefn.gateway.handler_files import STRIKES, HandlerFile, HandlerFiles
+from edgefn.manifest import HandlerManifest, Manifest
+
+ROOMS = """
+from edgefn import aggregate, count, filter
+
+@filter("{topic}")
+def plausible(t):
+    return t < 100
+
+@aggregate(plausible, count(3))
+def {name}(t):
+    return t.mean()
+"""
+
+
+class Folder:
+    """A folder whose files are described and not compiled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.told: dict[str, Any] = {}
+        self.changes = 0
+        self.files = HandlerFiles(path, path / "cache", self._tell, self._changed)
+
+    async def _tell(self, name: str, state: Any) -> None:
+        self.told[name] = state
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def put(self, name: str, source: str, version: str = "1") -> None:
+        file = self.path / name
+        file.write_text(source)
+        handlers = tuple(HandlerManifest.of(one) for one in loader.describe(file, source))
+        entry = self.files._files.setdefault(file, HandlerFile(file))
+        entry.active = entry.latest = Manifest(str(file), version, "", handlers)
+
+    def running(self) -> list[tuple[str, str]]:
+        return [(Path(file.file).name, one.name) for file in self.files.active() for one in file.handlers]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+async def test_what_is_built_on_a_refused_handler_is_not_bound_to_its_namesake(folder: Folder) -> None:
+    folder.put("a.py", ROOMS.format(topic="a", name="mean_a"))
+    folder.put("b.py", ROOMS.format(topic="b", name="mean_b"))
+    assert folder.running() == [("a.py", "plausible"), ("a.py", "mean_a")]
+    await folder.files.tell_all()
+    assert folder.told["plausible-b"]["state"] == "failed"
+    assert "already defined in" in folder.told["plausible-b"]["error"]
+    assert folder.told["mean_b"]["state"] == "stopped"
+
+
+async def test_three_strikes_put_a_handler_into_quarantine_until_its_file_changes(folder: Folder) -> None:
+    folder.put("a.py", ROOMS.format(topic="a", name="mean"))
+    for _ in range(STRIKES):
+        assert ("a.py", "plausible") in folder.running()
+        await folder.files.strike("plausible", "hung")
+    assert folder.running() == []
+    assert folder.told["plausible"]["state"] == "quarantined"
+    assert folder.told["mean"]["state"] == "stopped"
+    folder.put("a.py", ROOMS.format(topic="a", name="mean"), version="2")
+    assert folder.running() == [("a.py", "plausible"), ("a.py", "mean")]
+
+
+async def test_resuming_lifts_pause_and_quarantine(folder: Folder) -> None:
+    folder.put("a.py", ROOMS.format(topic="a", name="mean"))
+    await folder.files.tell_all()
+    assert await folder.files.pause("mean")
+    assert folder.running() == [("a.py", "plausible")]
+    for _ in range(STRIKES):
+        await folder.files.strike("plausible", "died")
+    assert folder.running() == []
+    assert await folder.files.resume("mean")
+    assert await folder.files.resume("plausible")
+    assert folder.running() == [("a.py", "plausible"), ("a.py", "mean")]
+    assert not await folder.files.resume("nobody")
+
+
+async def test_a_state_is_told_once_and_cleared_when_the_file_has_gone(folder: Folder) -> None:
+    folder.put("a.py", ROOMS.format(topic="a", name="mean"))
+    await folder.files.tell_all()
+    folder.told.clear()
+    await folder.files.tell_all()
+    assert folder.told == {}
+    await folder.files._retire(folder.path / "a.py")
+    await folder.files.tell_all()
+    assert folder.told == {"plausible": None, "mean": None}
