@@ -70,7 +70,7 @@ class Panes:
         self._nexts = np.zeros(0, np.int32)
         self._fills = np.zeros(0, np.int32)
         self._closable = np.zeros(0, np.int32)
-        self._evicted: list[int] = []  # since the last checkpoint
+        self._evicted: set[int] = set()  # since the last checkpoint
 
     def given_up(self) -> dict[str, int]:
         """Rows that are in no window, by the name of their counter."""
@@ -198,7 +198,7 @@ class Panes:
             self._free[kernels.FREE_COUNT] += 1
             block = following
         _reset(self._keys[key : key + 1])
-        self._evicted.append(key)
+        self._evicted.add(key)
         self._keys["dirty"][key] = kernels.TOUCHED | kernels.CLOSED
 
     def dirty(self) -> bool:
@@ -222,7 +222,7 @@ class Panes:
         else:
             dirty[chosen] &= ~kernels.CLOSED
         key, times, lows, values = out
-        evicted, self._evicted = self._evicted, []
+        evicted, self._evicted = sorted(self._evicted), set()
         return {
             "evicted": np.array(evicted, np.int32),
             "keys": chosen.astype(np.int32),

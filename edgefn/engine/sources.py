@@ -29,7 +29,7 @@ class Keys:
         self._numbers: dict[str, int] = {}
         self._used = np.zeros(64, np.int64)
         self._clock = 0
-        self._changed: list[int] = []  # numbers given out since the last checkpoint
+        self._changed: set[int] = set()  # numbers given out since the last checkpoint
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,7 +53,7 @@ class Keys:
             for forget in self.on_evict:
                 forget(number)
         self._numbers[label] = number
-        self._changed.append(number)
+        self._changed.add(number)
         self._clock += 1
         self._used[number] = self._clock
         return number
@@ -65,7 +65,8 @@ class Keys:
 
     def checkpoint(self, everything: bool = False) -> dict[str, list[Any]] | None:
         """The labels numbered since the last one (or all), None where there are none."""
-        changed, self._changed = list(range(len(self.labels))) if everything else self._changed, []
+        changed = list(range(len(self.labels))) if everything else sorted(self._changed)
+        self._changed = set()
         return {"numbers": changed, "labels": [self.labels[number] for number in changed]} if changed else None
 
     def restore(self, parts: list[dict[str, list[Any]]]) -> bool:
