@@ -70,7 +70,8 @@ def _drivers_and_sinks(settings: Any) -> list[str]:
             )
             driver.check(entry.options)
         except (EdgefnError, msgspec.ValidationError) as error:
-            findings.append(f"{settings.file}: {error}")
+            named = str(error) if str(error).startswith("driver ") else f"driver {entry.name}: {error}"
+            findings.append(f"{settings.file}: {named}")
     for entry in settings.uplink:
         try:
             _, options = split_options(entry.name, entry.options)

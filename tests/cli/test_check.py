@@ -58,7 +58,7 @@ def test_a_key_that_is_unknown_is_told_and_changes_nothing(folder: Path):
     result = edgefn("check", folder)
     assert "edgefn: warning: " in result.stderr
     assert "gateway.idd is not a setting" in result.stderr
-    assert "0 handlers, 1 findings" in result.stderr
+    assert "0 handlers, 1 finding, 1 warning" in result.stderr
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path):

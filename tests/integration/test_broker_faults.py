@@ -118,7 +118,8 @@ async def test_of_a_driver_nothing_is_lost_with_a_broker_that_is_killed(
             local.start()
             await more(gateway, 30)
         # The driver is back before the engine, and the new broker takes events that nobody is subscribed to.
-        engine = (await gateway.local.until(f"edgefn/{GATEWAY}/metrics"))["processes"]["engine"]
+        metrics = await gateway.local.until(f"edgefn/{GATEWAY}/metrics", lambda one: one["processes"]["engine"])
+        engine = metrics["processes"]["engine"]
         os.kill(engine, signal.SIGSTOP)
         local.kill()
         local.start()
