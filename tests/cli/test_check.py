@@ -35,7 +35,7 @@ def test_everything_that_is_wrong_is_told_at_once(folder: Path):
     assert result.exit_code == 1
     for said in (
         "driver clymate: no driver is called 'clymate'; did you mean 'climate'?",
-        "driver host: driver 'host': parameter 'interval' cannot be 'soon'",
+        "driver 'host': parameter 'interval' cannot be 'soon'",
         "uplink cloud: sink type 'pigeon' is not installed; known types: file, mqtt",
         "broker.password_file = 'missing' cannot be read",
         "rooms.py:2: f: pattern 'a/#/b'",
