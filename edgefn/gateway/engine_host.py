@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 CHECK = 0.5  # seconds at most between two looks at what the engine runs: each wakes the processor
 STOP_TIMEOUT = 4.0
+AT_ONCE = 5  # times that an engine is started again without a pause; one that keeps dying must not take the processor
 
 
 class Supervisor(Protocol):
@@ -88,8 +89,8 @@ class EngineHost:
             log.error("the engine %s%s; it is started again", why, f" while it ran {handler}" if handler else "")
             await self._supervisor.on_crash(handler, why)
             failures = 0 if handler or time.monotonic() - started > 60 else failures + 1
-            if failures:
-                await asyncio.sleep(self._backoff.delay(failures))
+            if failures > AT_ONCE:
+                await asyncio.sleep(self._backoff.delay(failures - AT_ONCE))
 
     def _blamed(self) -> str | None:
         return self._numbers.get(self._running)
