@@ -156,7 +156,7 @@ class Common(TypedDict, total=False):
     qos: int  # of what is published here
     enabled: bool
     ts: Timestamps  # how devices write the time of an event, where "auto" cannot tell; "arrival": when it came
-    retained: bool  # lets retained messages in, which otherwise only feed `latest`
+    retained: bool  # lets retained messages in, which otherwise only feed `latest` and state
 
 
 def _options(place: _Place, options: Common, defaults: Common) -> Options:

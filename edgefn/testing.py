@@ -105,8 +105,11 @@ class Bench:
         self._context = Context(self._emit, lambda number: None, lambda: None)
         self._rows: list[Row] = []
 
-    def publish(self, topic: str, payload: Mapping[str, Any] | bytes | float) -> None:
-        """One event: fields, a bare number, or the bytes that a device would send."""
+    def publish(self, topic: str, payload: Mapping[str, Any] | bytes | float, *, retained: bool = False) -> None:
+        """One event: fields, a bare number, or the bytes that a device would send.
+
+        `retained`: it was published before the handler was there, and the broker had kept it.
+        """
         from edgefn.engine.decode import fields_of
 
         data = payload if isinstance(payload, bytes) else b"%r" % payload if _is_number(payload) else encode(payload)  # type: ignore[arg-type]
@@ -117,7 +120,7 @@ class Bench:
             if self._plan.latest.wants(name):
                 self._plan.latest.update(name, fields)
             for source, label in self._plan.router.route(name):
-                self._plan.add(source, label, fields, self.clock.now())
+                self._plan.add(source, label, fields, self.clock.now(), retained=retained)
         except PayloadError as error:
             self.metrics.count("events.failed", reason=error.reason)
         self._plan.run(self._context)

@@ -183,9 +183,7 @@ class Engine:
                 if wanted:
                     latest.update(topic, fields)
                 for source, label in sources:
-                    if retained and not source.retained:
-                        continue
-                    samples += add(source, label, fields, arrival)
+                    samples += add(source, label, fields, arrival, retained=bool(retained))
                     if durable:
                         self.plan.urgent.add(source.name)
             except PayloadError as error:

@@ -164,6 +164,7 @@ class Context:
 
     def __init__(self, emit: Callable[[Output], None], enter: Callable[[int], None], leave: Callable[[], None]) -> None:
         self.now = 0  # monotonic ns
+        self.initial = False  # the rows are retained messages: they change state, and put nothing out
         self.emit = emit
         self.enter = enter
         self.leave = leave
@@ -192,7 +193,7 @@ class TransformNode(Node):
             return
         row = row[:n]
         made = _frame(frame.ts[row], frame.key[row], np.ascontiguousarray(columns[:, :n]))
-        if self.manifest.options.to:
+        if self.manifest.options.to and not context.initial:
             context.emit(Output(self, made.key, made.ts, made.columns))
         self.hand_on(made, context)
 
@@ -215,6 +216,8 @@ class AnomalyNode(Node):
             return
         score, changed, raised = np.empty(frame.n), np.empty(frame.n, np.int32), np.empty(frame.n)
         self.call(frame, context, score)
+        if context.initial:
+            return
         active, manifest = self.active.rows["active"], self.manifest
         n = loops.alerts(
             frame.n, frame.sel, score, frame.key, active, manifest.threshold, manifest.clear, changed, raised
@@ -310,7 +313,7 @@ class PaneGroup:
         self.panes.reset_key(key)
 
     def run(self, frame: Frame, context: Context) -> None:
-        if not frame.n:
+        if not frame.n or context.initial:
             return
         first, skipped = self.nodes[0], self.panes.skipped
         self._close(self.panes.insert(frame, first.idx, first.need, context.now), context)

@@ -216,11 +216,12 @@ class Plan:
 
     # Running
 
-    def add(self, source: Source, label: str, fields: dict[str, Any], arrival: int) -> int:
+    def add(self, source: Source, label: str, fields: dict[str, Any], arrival: int, *, retained: bool = False) -> int:
         """Puts one decoded event into its source's table; returns the number of rows."""
-        rows = self._decoder.add(fields, source.table, source.keys.number(label), arrival, source.ts)
-        if source.table.latest:
-            self.latest.fill(source.table, rows)
+        table = source.initial if retained and not source.retained else source.table
+        rows = self._decoder.add(fields, table, source.keys.number(label), arrival, source.ts)
+        if table.latest:
+            self.latest.fill(table, rows)
         return rows
 
     def grow(self, pattern: str) -> None:
@@ -233,16 +234,19 @@ class Plan:
         """Runs all handlers over the events collected in the sources; returns how many rows there were."""
         total = 0
         for pattern, source in self.sources.items():
-            frame = source.table.take()
-            if not frame.n:
-                continue
-            total += frame.n
-            self.grow(pattern)
-            source.keys.touch(frame.key[: frame.n])
-            for start in range(0, frame.n, MAX_ROWS):
-                piece = _piece(frame, start)
-                for child in self.roots.get(pattern, []):
-                    child.run(piece, context)
+            for table in (source.initial, source.table):
+                frame = table.take()
+                if not frame.n:
+                    continue
+                total += frame.n
+                context.initial = table is source.initial
+                self.grow(pattern)
+                source.keys.touch(frame.key[: frame.n])
+                for start in range(0, frame.n, MAX_ROWS):
+                    piece = _piece(frame, start)
+                    for child in self.roots.get(pattern, []):
+                        child.run(piece, context)
+        context.initial = False
         return total
 
     def tick(self, context: Context) -> None:

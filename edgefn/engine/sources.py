@@ -96,7 +96,8 @@ class Source:
         self.retained = retained
         self.keys = Keys()
         self.table = Table(fields)
-        self.keys.pending = lambda: self.table.key[: self.table.n]
+        self.initial = Table(fields, 16)  # retained messages: they initialise state and are in no window
+        self.keys.pending = lambda: np.concatenate([one.key[: one.n] for one in (self.initial, self.table)])
 
     def label(self, topic: str) -> str | None:
         """What the topic's events are kept apart by, None where the pattern does not match."""
