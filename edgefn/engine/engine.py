@@ -55,7 +55,6 @@ class Engine:
         self._alerts: list[Message] = []
         self._number = 0  # of the last commit sent
         self._committed = 0
-        self._in_flight = 0  # rows in it
         self._last_commit = self._last_full = self._last_stats = time.monotonic_ns()
         self._dirty = False  # something durable happened since the last commit
         self._untold = False  # something was counted since the gateway was told
@@ -122,9 +121,8 @@ class Engine:
     def _work(self) -> None:
         now = self._context.now = time.monotonic_ns()
         session = self._session
-        if (
-            session is not None and self._planned and not self._stopping
-        ):  # what came before there is a plan would find no handler
+        # What came before there is a plan would find no handler.
+        if session is not None and self._planned and not self._stopping:
             session.keep(now)
             session.flush()
             if self._busy:
