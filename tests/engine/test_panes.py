@@ -82,7 +82,7 @@ class Store:
         return [row for segments in self.panes.tick(now) for row in rows(segments)]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(windows, steps, st.integers(1, 30))
 def test_compiled_windows_equal_the_plain_reference(window: Window, steps: list, batch: int) -> None:
     plain, store = reference(window), Store(window)

@@ -20,8 +20,8 @@ from tests.faults.load import Load
 from tests.faults.plant import Plant, plant
 from tests.faults.workload import SECOND, differences, settled
 
-OUTAGES = 30 if LONG else 3
-LONGEST = 10.0 if LONG else 1.5  # seconds of an outage or a standstill
+OUTAGES = 30 if LONG else 2
+LONGEST = 10.0 if LONG else 1.0  # seconds of an outage or a standstill
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(OUTAGES * 30 + 120)]
 
