@@ -16,6 +16,7 @@ import msgspec
 from edgefn import link
 from edgefn.bus import Backoff
 from edgefn.manifest import Manifest
+from edgefn.processes import die_with_parent
 from edgefn.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,11 @@ log = logging.getLogger(__name__)
 CHECK = 0.5  # seconds at most between two looks at what the engine runs: each wakes the processor
 STOP_TIMEOUT = 4.0
 AT_ONCE = 5  # times that an engine is started again without a pause; one that keeps dying must not take the processor
+
+
+def _die_with_gateway() -> None:
+    """From the first moment on: an engine that is stopped while it imports would be left behind for ever."""
+    die_with_parent(signal.SIGKILL)
 
 
 class Supervisor(Protocol):
@@ -107,6 +113,7 @@ class EngineHost:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "edgefn.engine", *arguments,
                 pass_fds=(theirs.fileno(), watch.fd), stdin=asyncio.subprocess.DEVNULL, env=environment,
+                preexec_fn=_die_with_gateway,
             )  # fmt: skip
             theirs.close()
             reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
