@@ -14,7 +14,7 @@ from typing import Any
 
 from edgefn import events
 from edgefn.address import BrokerAddress
-from edgefn.bus import Bus, Message
+from edgefn.bus import Backoff, Bus, Message
 
 PATIENCE = 40.0  # seconds until a test gives up waiting: two cores, shared with other tests' compilers
 GATEWAY = "testbed"
@@ -127,17 +127,28 @@ class Device:
 
 @contextlib.asynccontextmanager
 async def device(
-    folder: Path, broker: int, cloud: int | None = None, settings: str = "", *, address: BrokerAddress | None = None
+    folder: Path,
+    broker: int,
+    cloud: int | None = None,
+    settings: str = "",
+    *,
+    address: BrokerAddress | None = None,
+    uplink: int | None = None,
 ) -> AsyncIterator[Device]:
-    """A device whose gateway is not started yet; everything is ended at the end."""
-    one = Device(folder, broker, cloud, settings)
+    """A device whose gateway is not started yet; everything is ended at the end.
+
+    `uplink`: the port by which the gateway reaches the cloud, where that is not the cloud's own.
+    """
+    one = Device(folder, broker, uplink or cloud, settings)
     async with contextlib.AsyncExitStack() as stack:
         tasks = []
         for name, port in (("local", broker), ("far", cloud)):
             if port is None:
                 continue
             where = address if name == "local" and address else BrokerAddress("127.0.0.1", port)
-            bus = await stack.enter_async_context(Bus(where, client_id=f"test-{name}-{os.getpid()}"))
+            bus = await stack.enter_async_context(
+                Bus(where, client_id=f"test-{name}-{os.getpid()}", backoff=Backoff(0.1, 0.5))
+            )
             listener = Listener(bus)
             setattr(one, name, listener)
             tasks.append(asyncio.create_task(listener.run()))
