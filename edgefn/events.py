@@ -22,7 +22,6 @@ ARRAY = 1  # the msgpack ext type of a numeric array: one byte of element type, 
 # Element types of arrays in batch events: struct's letters, which numpy understands as well.
 ELEMENTS = frozenset(b"bBhHiIqQfd")
 
-Value = float | int | bool | str | None
 Fields = Mapping[str, Any]
 
 _json = msgspec.json.Decoder()

@@ -19,8 +19,6 @@ MAX_NAME = 64  # characters
 MAX_NUMBER = 2**40  # a thousand events a second for 35 years; sums of gaps stay far from the 64 bits of msgpack
 SNAPSHOT_EVERY = 64 << 10  # bytes of increments, at least, before all is written anew
 
-_ALL = (1 << WINDOW) - 1
-
 
 @dataclass(slots=True)
 class _Source:
