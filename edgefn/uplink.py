@@ -16,7 +16,7 @@ from edgefn.clock import NS, Clock
 from edgefn.errors import EdgefnError, StoreError
 from edgefn.metrics import Metrics
 from edgefn.sinks import Refusal, Sink, convert_options
-from edgefn.store import Item, Store
+from edgefn.store import Item, Refused, Store
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class _Owed:
     """What the far side has and the store does not know yet: it is told before anything else is sent."""
 
     ids: list[int]
-    refused: dict[int, str]
+    refused: dict[int, Refused]
 
 
 class Uplink:
@@ -180,7 +180,7 @@ class Uplink:
         for reason, n in Counter(reasons.values()).items():
             log.warning("uplink %s: %d items refused for good: %s", self.name, n, reason)
             self._metrics.count(f"uplink.{self.name}.refused", n, reason=reason)
-        self._owed = _Owed([item.id for item in batch], dict.fromkeys(reasons, "refused"))
+        self._owed = _Owed([item.id for item in batch], {id_: Refused(reason) for id_, reason in reasons.items()})
         sent = len(batch) - len(reasons)
         self._metrics.count(f"uplink.{self.name}.sent", sent)
         self._sent += sent

@@ -45,8 +45,7 @@ class Row:
         if "uplink" not in options.to:
             return None
         stream = f"{'alert' if self.is_alert else 'summary'}/{self.handler.name}"
-        expires = None if options.ttl is None else self.ts + options.ttl
-        return NewItem(stream, self.payload, self.ts, options.priority, expires)
+        return NewItem(stream, self.payload, self.ts, options.priority, options.ttl)
 
     def publications(self, topics: Topics) -> Iterator[Publication]:
         options = self.handler.options

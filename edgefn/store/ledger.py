@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgefn.errors import ConfigError
+from edgefn.store.records import Spent
 
 MAX_UPLINKS = 32  # bits of item.pending
+EVERY_UPLINK = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -22,8 +24,9 @@ class Stream:
     epoch: str
     name: str
     next_seq: int = 1
-    gone: int = 0  # given to every uplink, or dropped
+    gone: int = 0  # given to every uplink, dropped, or among the dead letters
     priority: int = 1
+    bytes: int = 0
 
     @property
     def stored(self) -> int:
@@ -37,10 +40,22 @@ class UplinkAccount:
     retired: bool = False
     rows: int = 0
     bytes: int = 0
+    spent: Spent | None = None
 
     @property
     def bit(self) -> int:
         return 1 << (self.id - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """A time in which the gateway's clock ran on undisturbed; `shift` (ns) puts right what was stamped in it."""
+
+    id: int
+    boot: str
+    offset: int
+    synced: bool
+    shift: int = 0
 
 
 @dataclass(slots=True)
@@ -51,8 +66,12 @@ class Ledger:
     streams: dict[str, Stream] = field(default_factory=dict)  # of this epoch, by name
     by_id: dict[int, Stream] = field(default_factory=dict)  # of every epoch
     uplinks: list[UplinkAccount] = field(default_factory=list)
+    eras: dict[int, Era] = field(default_factory=dict)
+    era: int = 0  # of rows that are stored now
     parts: dict[str, list[int]] = field(default_factory=dict)  # owner → ids of its checkpoint parts
     bytes: int = 0
+    dead_rows: int = 0
+    dead_bytes: int = 0
     next_item: int = 1
     next_part: int = 1
     # Up to this id nothing waits for that uplink in that priority. Holds across rollbacks: ids only grow.
@@ -60,7 +79,7 @@ class Ledger:
     dropped: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     stale: bool = True
     touched: set[Stream] = field(default_factory=set)
-    changed: bool = False  # the rows or bytes of an uplink
+    changed: bool = False  # what an uplink has to send or has sent
 
     def load(self, db: sqlite3.Connection) -> None:
         self.touched.clear()
@@ -70,14 +89,23 @@ class Ledger:
         accounts = {row[0]: row[1:] for row in db.execute("SELECT * FROM account")}
         self.by_id = {}
         for id_, epoch, name in db.execute("SELECT id, epoch, name FROM stream"):
-            next_seq, gone, priority, _, _ = accounts.get(id_, (1, 0, 1, None, None))
-            self.by_id[id_] = Stream(id_, epoch, name, next_seq, gone, priority)
+            next_seq, gone, priority, _, size, _, _ = accounts.get(id_, (1, 0, 1, None, 0, None, None))
+            self.by_id[id_] = Stream(id_, epoch, name, next_seq, gone, priority, size or 0)
         self.streams = {stream.name: stream for stream in self.by_id.values() if stream.epoch == self.epoch}
         self.uplinks = []
         for id_, name, retired in db.execute("SELECT id, name, retired FROM uplink ORDER BY id"):
-            rows, size = accounts.get(-id_, (None, None, None, 0, 0))[3:]
-            self.uplinks.append(UplinkAccount(id_, name, bool(retired), rows, size))
-        self.bytes = accounts.get(0, (None, None, None, 0, 0))[4]
+            rows, size, day, spent = accounts.get(-id_, (None, None, None, 0, 0, None, None))[3:]
+            total = None if day is None else Spent(day, spent)
+            self.uplinks.append(UplinkAccount(id_, name, bool(retired), rows, size, total))
+        self.bytes = accounts.get(0, (None, None, None, None, 0))[4]
+        self.eras = {
+            row[0]: Era(row[0], row[1], row[2], bool(row[3]), row[4])
+            for row in db.execute("SELECT id, boot, offset, synced, shift FROM era")
+        }
+        self.era = self.era if self.era in self.eras else 0
+        self.dead_rows, self.dead_bytes = db.execute(
+            "SELECT count(*), coalesce(sum(length(payload)), 0) FROM dead"
+        ).fetchone()
         self.parts = {}
         for id_, owner in db.execute("SELECT id, owner FROM checkpoint ORDER BY id"):
             self.parts.setdefault(owner, []).append(id_)
@@ -91,13 +119,17 @@ class Ledger:
 
     def save(self, db: sqlite3.Connection) -> None:
         """Writes what changed: one page where streams are few."""
-        rows: list[tuple[int, int | None, int | None, int | None, int | None, int | None]] = [
-            (stream.id, stream.next_seq, stream.gone, stream.priority, None, None) for stream in self.touched
+        rows: list[tuple[int | None, ...]] = [
+            (stream.id, stream.next_seq, stream.gone, stream.priority, None, stream.bytes, None, None)
+            for stream in self.touched
         ]
         if self.changed:
-            rows += [(-uplink.id, None, None, None, uplink.rows, uplink.bytes) for uplink in self.uplinks]
-            rows.append((0, None, None, None, None, self.bytes))
-        db.executemany("REPLACE INTO account VALUES (?, ?, ?, ?, ?, ?)", rows)
+            rows += [
+                (-uplink.id, None, None, None, uplink.rows, uplink.bytes, *(uplink.spent or (None, None)))
+                for uplink in self.uplinks
+            ]
+            rows.append((0, None, None, None, None, self.bytes, None, None))
+        db.executemany("REPLACE INTO account VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         db.executemany(
             "INSERT INTO dropped VALUES (?, ?, ?, ?) "
             "ON CONFLICT (stream, uplink, reason) DO UPDATE SET n = n + excluded.n",
@@ -128,3 +160,15 @@ class Ledger:
         if names is None:
             return sum(uplink.bit for uplink in self.uplinks if not uplink.retired)
         return sum(self.uplink(name).bit for name in set(names))
+
+    def shift(self, era: int) -> int:
+        """What puts the times of that era right, ns."""
+        return self.eras[era].shift if era in self.eras else 0
+
+    def bits(self, uplink: str | None) -> int:
+        """The bit of an uplink, or EVERY_UPLINK."""
+        return EVERY_UPLINK if uplink is None else self.uplink(uplink).bit
+
+    def ids(self, stream: str) -> frozenset[int]:
+        """The streams of that name in all epochs."""
+        return frozenset(one.id for one in self.by_id.values() if one.name == stream)

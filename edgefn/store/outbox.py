@@ -7,30 +7,30 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from edgefn.errors import StoreError
-from edgefn.store.ledger import Ledger
+from edgefn.store.ledger import EVERY_UPLINK, Ledger, Stream
 from edgefn.store.records import HIGH, LOW, Item, NewItem
+from edgefn.store.rows import SIZE, checksum
 
-EVERY_UPLINK = -1
-
-_header = struct.Struct("<qqqq").pack
-Row = tuple[int, int, int, int]  # id, stream, pending, bytes of payload
+Row = tuple[int, int, int, int]  # id, stream, pending, size
 
 
-def checksum(stream: int, seq: int, ts: int, expires: int | None, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(_header(stream, seq, ts, expires or 0)))
+def insert(
+    db: sqlite3.Connection, ledger: Ledger, items: Sequence[NewItem], gateway: str, *, now: int, made: int
+) -> list[Item]:
+    """Gives each item its sequence number and stores it. What no uplink wants is counted as dropped at once.
 
-
-def insert(db: sqlite3.Connection, ledger: Ledger, items: Sequence[NewItem], gateway: str) -> list[Item]:
-    """Gives each item its sequence number and stores it. What no uplink wants is counted as dropped at once."""
+    `now`: the gateway's time, `made`: the monotonic clock, in ns.
+    """
     ledger.changed = ledger.changed or bool(items)
     stored: list[Item] = []
     rows: tuple[list[tuple[object, ...]], ...] = ([], [], [])
     masks: dict[frozenset[str] | None, int] = {}
-    prefix = f"{gateway}/{ledger.epoch}/"
+    prefix, era = f"{gateway}/{ledger.epoch}/", ledger.era
+    unsynced = era in ledger.eras and not ledger.eras[era].synced
     for item in items:
         if not item.stream or not LOW <= item.priority <= HIGH:
             raise StoreError(
@@ -40,32 +40,47 @@ def insert(db: sqlite3.Connection, ledger: Ledger, items: Sequence[NewItem], gat
         stream = ledger.stream(db, item.stream)
         if not stream.stored:
             stream.priority = item.priority
-        priority, seq, payload = stream.priority, stream.next_seq, bytes(item.payload)
+        priority, seq, payload, summary = stream.priority, stream.next_seq, bytes(item.payload), item.summary
         stream.next_seq += 1
         ledger.touched.add(stream)
         if (mask := masks.get(item.uplinks)) is None:
             mask = masks[item.uplinks] = ledger.mask(item.uplinks)
         id_ = ledger.next_item << 2 | priority
         ledger.next_item += 1
-        stored.append(Item(id_, item.stream, seq, item.ts, priority, payload, f"{prefix}{item.stream}/{seq}"))
+        key = f"{prefix}{item.stream}/{seq}"
+        stored.append(Item(id_, item.stream, seq, item.ts, priority, payload, key, made, unsynced))
         if not mask:
             stream.gone += 1
             ledger.dropped[stream.id, "", "no_uplink"] += 1
             continue
+        expires, own = None if item.ttl is None else now + item.ttl, int(item.own_clock)
         try:
-            crc = checksum(stream.id, seq, item.ts, item.expires, payload)
+            crc = checksum(stream.id, seq, item.ts, expires, payload, era=era, own=own, made=made, summary=summary)
         except struct.error as error:
             raise StoreError(
-                f"an item of stream {item.stream!r} with ts {item.ts!r} and expires {item.expires!r}: "
-                "both are whole nanoseconds since the epoch, in 64 bits"
+                f"an item of stream {item.stream!r} with ts {item.ts!r} and ttl {item.ttl!r}: "
+                "both are whole nanoseconds, in 64 bits"
             ) from error
-        rows[priority].append((id_, stream.id, seq, item.ts, item.expires, mask, crc, payload))
-        book(ledger, mask, 1, len(payload))
-        ledger.bytes += len(payload)
+        rows[priority].append((id_, stream.id, seq, item.ts, expires, mask, crc, payload, era, own, made, summary))
+        add(ledger, stream, mask, len(payload) + (0 if summary is None else len(summary)))
     for priority, new in enumerate(rows):
-        if new:
-            db.executemany(f"INSERT INTO item_{priority} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", new)
+        write(db, priority, new)
     return stored
+
+
+def write(db: sqlite3.Connection, priority: int, rows: Sequence[tuple[object, ...]]) -> None:
+    """Rows of all columns, in the order of the table."""
+    if rows:
+        db.executemany(f"INSERT INTO item_{priority} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def add(ledger: Ledger, stream: Stream, mask: int, size: int) -> None:
+    """Counts a row that is stored now."""
+    book(ledger, mask, 1, size)
+    stream.bytes += size
+    ledger.bytes += size
+    ledger.touched.add(stream)
+    ledger.changed = True
 
 
 def book(ledger: Ledger, mask: int, rows: int, size: int) -> None:
@@ -82,21 +97,21 @@ def make_room(db: sqlite3.Connection, ledger: Ledger, max_bytes: int, now: int) 
             excess = ledger.bytes - max_bytes
             victims: dict[str, list[Row]] = {"quota": [], "expired": []}
             rows = db.execute(
-                f"SELECT id, stream, pending, length(payload), expires FROM item_{priority} ORDER BY id LIMIT 256"
+                f"SELECT id, stream, pending, {SIZE}, expires, era FROM item_{priority} ORDER BY id LIMIT 256"
             ).fetchall()
-            for id_, stream, pending, size, expires in rows:
+            for id_, stream, pending, size, expires, era in rows:
                 if excess <= 0:
                     break
-                expired = expires is not None and expires <= now
+                expired = expires is not None and expires + ledger.shift(era) <= now
                 victims["expired" if expired else "quota"].append((id_, stream, pending, size))
                 excess -= size
             for reason, gone in victims.items():
-                _settle(db, ledger, priority, gone, EVERY_UPLINK, reason)
+                settle(db, ledger, priority, gone, EVERY_UPLINK, reason)
             if not rows:
                 break
 
 
-def _settle(
+def settle(
     db: sqlite3.Connection,
     ledger: Ledger,
     priority: int,
@@ -121,13 +136,14 @@ def _settle(
             ledger.bytes -= size
             if stream is not None:
                 stream.gone += 1
+                stream.bytes -= size
         if reason:
             ledger.dropped[stream_id if stream is not None else 0, uplink, reason] += 1
     db.executemany(f"DELETE FROM item_{priority} WHERE id = ?", delete)
     db.executemany(f"UPDATE item_{priority} SET pending = ? WHERE id = ?", update)
 
 
-def _rows_of(db: sqlite3.Connection, ids: Iterable[int], bits: int) -> Iterator[tuple[int, list[Row]]]:
+def rows_of(db: sqlite3.Connection, ids: Iterable[int], bits: int) -> Iterator[tuple[int, list[Row]]]:
     """The rows that are still there and still wait for one of `bits`, by priority."""
     by_priority: dict[int, list[int]] = {}
     for id_ in ids:
@@ -141,45 +157,46 @@ def _rows_of(db: sqlite3.Connection, ids: Iterable[int], bits: int) -> Iterator[
             yield (
                 priority,
                 db.execute(
-                    f"SELECT id, stream, pending, length(payload) FROM item_{priority} "
-                    f"WHERE id IN ({marks}) AND pending & ?",
+                    f"SELECT id, stream, pending, {SIZE} FROM item_{priority} WHERE id IN ({marks}) AND pending & ?",
                     (*chunk, bits),
                 ).fetchall(),
             )
 
 
-def acknowledge(
-    db: sqlite3.Connection, ledger: Ledger, uplink: str, ids: Iterable[int], refused: Mapping[int, str]
-) -> None:
-    """One uplink has the items `ids`, except those of `refused` (id → reason), which it will never have.
-
-    Ids that are not there are ignored: the quota may have taken the row while it was on its way.
-    """
-    account = ledger.uplink(uplink)
-    for priority, rows in _rows_of(db, (id_ for id_ in ids if id_ not in refused), account.bit):
-        _settle(db, ledger, priority, rows, account.bit)
-    drop(db, ledger, refused, account.bit, uplink)
+def acknowledge(db: sqlite3.Connection, ledger: Ledger, uplink: str, ids: Iterable[int]) -> None:
+    """One uplink has the items `ids`. Those that are not there are ignored: the quota may have taken the row meanwhile."""
+    bit = ledger.uplink(uplink).bit
+    for priority, rows in rows_of(db, ids, bit):
+        settle(db, ledger, priority, rows, bit)
 
 
-def drop(
-    db: sqlite3.Connection, ledger: Ledger, why: Mapping[int, str], bits: int = EVERY_UPLINK, uplink: str = ""
-) -> None:
-    """Gives up items (id → reason) for the uplinks of `bits`, and counts them."""
+def drop(db: sqlite3.Connection, ledger: Ledger, why: Mapping[int, str]) -> None:
+    """Gives up items (id → reason), and counts them."""
     reasons: dict[str, list[int]] = {}
     for id_, reason in why.items():
         reasons.setdefault(reason, []).append(id_)
     for reason, ids in reasons.items():
-        for priority, rows in _rows_of(db, ids, bits):
-            _settle(db, ledger, priority, rows, bits, reason, uplink)
+        for priority, rows in rows_of(db, ids, EVERY_UPLINK):
+            settle(db, ledger, priority, rows, EVERY_UPLINK, reason)
 
 
-def retire(db: sqlite3.Connection, ledger: Ledger, uplink_id: int, priority: int, after: int) -> int | None:
-    """Strikes a removed uplink off some rows after that id. Returns where to go on, None at the end."""
-    account = next(uplink for uplink in ledger.uplinks if uplink.id == uplink_id)
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Which rows are given up, why, and for whom: for one uplink, or for all with EVERY_UPLINK and no name."""
+
+    reason: str
+    bits: int = EVERY_UPLINK
+    uplink: str = ""
+    streams: Collection[int] | None = None  # ids; None: all
+    until: int = (1 << 63) - 1
+
+
+def purge(db: sqlite3.Connection, ledger: Ledger, what: Purge, priority: int, after: int) -> tuple[int, int | None]:
+    """Looks at a thousand rows after that id. Returns how many were given up, and where to go on (None at the end)."""
     rows = db.execute(
-        f"SELECT id, stream, pending, length(payload) FROM item_{priority} WHERE id > ? ORDER BY id LIMIT 1000",
-        (after,),
+        f"SELECT id, stream, pending, {SIZE} FROM item_{priority} WHERE id > ? AND id <= ? ORDER BY id LIMIT 1000",
+        (after, what.until),
     ).fetchall()
-    held = [row for row in rows if row[2] & account.bit]
-    _settle(db, ledger, priority, held, account.bit, "uplink_removed", account.name)
-    return rows[-1][0] if rows else None
+    held = [row for row in rows if row[2] & what.bits and (what.streams is None or row[1] in what.streams)]
+    settle(db, ledger, priority, held, what.bits, what.reason, what.uplink)
+    return len(held), rows[-1][0] if rows else None

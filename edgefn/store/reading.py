@@ -6,20 +6,23 @@ All functions run in SQLite's thread and only `audit` changes anything.
 from __future__ import annotations
 
 import sqlite3
-import struct
 from dataclasses import dataclass, field
 
 from edgefn.clock import NS
 from edgefn.store.ledger import Ledger, UplinkAccount
-from edgefn.store.outbox import book, checksum
-from edgefn.store.records import Item, Stats
+from edgefn.store.outbox import book
+from edgefn.store.records import Item, Stats, StreamStats
+from edgefn.store.rows import COLUMNS, SIZE, found
 
 SCAN_ROWS = 4096  # one hop looks at no more rows, so that a commit never waits for a long search
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked of a scan: whose rows, how many (rows, bytes of payload), in which order, and the time in ns."""
+    """What is asked of a scan: whose rows, how many (rows, bytes of payload), in which order, and the time in ns.
+
+    `after` has a position for each priority: rows up to there are not looked at.
+    """
 
     uplink: str
     rows: int
@@ -27,6 +30,7 @@ class Wanted:
     oldest_first: bool
     gateway: str
     now: int
+    after: tuple[int, ...] = (0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -34,27 +38,28 @@ class Scan:
     items: list[Item] = field(default_factory=list)
     unfit: dict[int, str] = field(default_factory=dict)  # id → reason
     more: bool = False  # the search ended before the rows did
+    passed: list[int] = field(default_factory=lambda: [0, 0, 0])  # by priority: up to there nothing was found
 
 
 def scan(db: sqlite3.Connection, ledger: Ledger, wanted: Wanted) -> Scan:
     """What waits for an uplink: the highest priority first, or the oldest of all; one item at least if there is any."""
     account = ledger.uplink(wanted.uplink)
-    found = Scan()
+    result = Scan()
     for priority in (2, 1, 0):
-        _scan_priority(db, ledger, account, priority, wanted, found)
-        if found.items and not wanted.oldest_first and _full(found.items, wanted):
-            found.more = True
+        _scan_priority(db, ledger, account, priority, wanted, result)
+        if result.items and not wanted.oldest_first and _full(result.items, wanted):
+            result.more = True
             break
     if wanted.oldest_first:
-        found.items.sort(key=lambda item: item.id >> 2)
+        result.items.sort(key=lambda item: item.id >> 2)
     size = 0
-    for n, item in enumerate(found.items):
+    for n, item in enumerate(result.items):
         size += len(item.payload)
         if n and (n == wanted.rows or size > wanted.bytes):
-            del found.items[n:]
-            found.more = True
+            del result.items[n:]
+            result.more = True
             break
-    return found
+    return result
 
 
 def _full(items: list[Item], wanted: Wanted) -> bool:
@@ -62,46 +67,83 @@ def _full(items: list[Item], wanted: Wanted) -> bool:
 
 
 def _scan_priority(
-    db: sqlite3.Connection, ledger: Ledger, account: UplinkAccount, priority: int, wanted: Wanted, found: Scan
+    db: sqlite3.Connection, ledger: Ledger, account: UplinkAccount, priority: int, wanted: Wanted, result: Scan
 ) -> None:
     where = (account.id, priority)
     head = ledger.heads.get(where, 0)
+    start = result.passed[priority] = max(head, wanted.after[priority])
     rows, size = wanted.rows, 0
     if not wanted.oldest_first:
-        rows -= len(found.items)
+        rows -= len(result.items)
     looked_at, passing = 0, True
-    for id_, mine, stream_id, seq, ts, expires, crc, payload in db.execute(
-        "SELECT id, pending & :bit, stream, seq, ts, expires, crc, CASE WHEN pending & :bit THEN payload END "
-        f"FROM item_{priority} WHERE id > :head ORDER BY id LIMIT {SCAN_ROWS}",
-        {"bit": account.bit, "head": head},
+    for mine, *row in db.execute(
+        f"SELECT pending & :bit, {COLUMNS} FROM item_{priority} WHERE id > :start ORDER BY id LIMIT {SCAN_ROWS}",
+        {"bit": account.bit, "start": start},
     ):
         if rows <= 0 or size > wanted.bytes:
-            found.more = True
+            result.more = True
             break
         looked_at += 1
+        id_ = row[0]
         if not mine:
             if passing:
-                ledger.heads[where] = id_
+                result.passed[priority] = id_
+                if start == head:
+                    ledger.heads[where] = id_
             continue
         passing = False
-        stream = ledger.by_id.get(stream_id)
-        if stream is None or not _intact(stream_id, seq, ts, expires, payload, crc):
-            found.unfit[id_] = "damaged"
-        elif expires is not None and expires <= wanted.now:
-            found.unfit[id_] = "expired"
+        one = found(row, ledger, wanted.gateway)
+        if one is None:
+            result.unfit[id_] = "damaged"
+        elif one.expires is not None and one.expires <= wanted.now:
+            result.unfit[id_] = "expired"
         else:
             rows -= 1
-            size += len(payload)
-            key = f"{wanted.gateway}/{stream.epoch}/{stream.name}/{seq}"
-            found.items.append(Item(id_, stream.name, seq, ts, priority, payload, key))
-    found.more |= looked_at == SCAN_ROWS
+            size += len(one.item.payload)
+            result.items.append(one.item)
+    result.more |= looked_at == SCAN_ROWS
 
 
-def _intact(stream: int, seq: int, ts: int, expires: int | None, payload: bytes, crc: int) -> bool:
-    try:
-        return checksum(stream, seq, ts, expires, payload) == crc
-    except (struct.error, TypeError):  # a flipped bit can change the type of a value, too
-        return False
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What a peek looks for: how many rows after which id, and of which stream or for which uplink only."""
+
+    gateway: str
+    limit: int
+    after: int
+    stream: str | None
+    uplink: str | None
+
+
+def peek(db: sqlite3.Connection, ledger: Ledger, what: Glance) -> tuple[list[Item], int | None]:
+    """Intact rows, the oldest first, and where to go on (None: that is all)."""
+    bits = ledger.bits(what.uplink)
+    streams = None if what.stream is None else ledger.ids(what.stream)
+    tables = " UNION ALL ".join(
+        f"SELECT pending, {COLUMNS} FROM item_{priority} WHERE id > :after" for priority in range(3)
+    )
+    items: list[Item] = []
+    looked_at, last = 0, what.after
+    for pending, *row in db.execute(f"{tables} ORDER BY id LIMIT {SCAN_ROWS}", {"after": what.after}):
+        looked_at, last = looked_at + 1, row[0]
+        if pending & bits and (streams is None or row[1] in streams):
+            one = found(row, ledger, what.gateway)
+            if one is not None:
+                items.append(one.item)
+                if len(items) == what.limit:
+                    return items, None
+    return items, last if looked_at == SCAN_ROWS else None
+
+
+def streams(db: sqlite3.Connection, ledger: Ledger) -> list[StreamStats]:
+    """All streams that the store knows, those of earlier epochs too."""
+    dropped: dict[int, dict[str, int]] = {}
+    for id_, reason, n in db.execute("SELECT stream, reason, sum(n) FROM dropped GROUP BY stream, reason"):
+        dropped.setdefault(id_, {})[reason] = n
+    return [
+        StreamStats(one.name, one.epoch, one.stored, one.bytes, one.priority, dropped.get(one.id, {}))
+        for one in sorted(ledger.by_id.values(), key=lambda one: (one.name, one.epoch))
+    ]
 
 
 def stats(db: sqlite3.Connection, ledger: Ledger, uplink: str, now: int) -> Stats:
@@ -109,16 +151,20 @@ def stats(db: sqlite3.Connection, ledger: Ledger, uplink: str, now: int) -> Stat
     account = ledger.uplink(uplink)
     if not account.rows:
         return Stats(0, 0, None)
-    oldest: tuple[int, int] | None = None
+    oldest: tuple[int, int, int, int] | None = None
     for priority in range(3):
         row = db.execute(
-            f"SELECT id, CAST(ts AS INTEGER) FROM (SELECT id, ts, pending FROM item_{priority} WHERE id > ? "
-            f"ORDER BY id LIMIT {SCAN_ROWS}) WHERE pending & ? LIMIT 1",
+            "SELECT id, CAST(ts AS INTEGER), CAST(era AS INTEGER), CAST(own AS INTEGER) FROM "
+            f"(SELECT id, ts, era, own, pending FROM item_{priority} WHERE id > ? ORDER BY id LIMIT {SCAN_ROWS}) "
+            "WHERE pending & ? LIMIT 1",
             (ledger.heads.get((account.id, priority), 0), account.bit),
         ).fetchone()
         if row and (oldest is None or row[0] < oldest[0]):
             oldest = row
-    return Stats(account.rows, account.bytes, None if oldest is None else max(0, now - oldest[1]) / NS)
+    if oldest is None:
+        return Stats(account.rows, account.bytes, None)
+    _, ts, era, own = oldest
+    return Stats(account.rows, account.bytes, max(0, now - ts - (ledger.shift(era) if own else 0)) / NS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,23 +184,26 @@ def audit(db: sqlite3.Connection, ledger: Ledger) -> Audit:
     ledger.bytes = 0
     for uplink in ledger.uplinks:
         uplink.rows = uplink.bytes = 0
+    for stream in ledger.by_id.values():
+        stream.bytes = 0
+    ledger.touched.update(ledger.by_id.values())
     for priority in range(3):
         for stream_id, pending, n, size, last in db.execute(
             "SELECT CAST(stream AS INTEGER), CAST(pending AS INTEGER), count(*), "
-            "coalesce(sum(length(payload)), 0), max(CAST(seq AS INTEGER)) "
+            f"coalesce(sum({SIZE}), 0), max(CAST(seq AS INTEGER)) "
             f"FROM item_{priority} GROUP BY stream, pending"
         ).fetchall():
             present[stream_id] = present.get(stream_id, 0) + n
             book(ledger, pending or 0, n, size)
             ledger.bytes += size
-            stream = ledger.by_id.get(stream_id)
-            trusted &= stream is None or last < stream.next_seq
+            known = ledger.by_id.get(stream_id)
+            if known is not None:
+                trusted &= last < known.next_seq
+                known.bytes += size
     lost = 0
     for stream in ledger.by_id.values():
         missing = stream.stored - present.get(stream.id, 0)
-        if missing:
-            ledger.touched.add(stream)
-            stream.gone += missing
+        stream.gone += missing
         if missing > 0:
             ledger.dropped[stream.id, "", "lost"] += missing
             lost += missing

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 LOW, NORMAL, HIGH = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """Something that must reach the cloud. Times are nanoseconds since the epoch.
+    """Something that must reach the cloud. Times are nanoseconds, `ts` since the epoch.
 
     Items of one stream arrive in the order of their commits, so a stream has one priority at a time: a new one takes
     effect once the stream has nothing left in the store. `uplinks` names those that must have the item; None: all.
@@ -22,8 +22,10 @@ class NewItem:
     payload: bytes
     ts: int
     priority: int = NORMAL
-    expires: int | None = None
+    ttl: int | None = None  # from the commit on
     uplinks: frozenset[str] | None = None
+    own_clock: bool = True  # `ts` is of the gateway's clock, not of a device's: it moves when that clock is put right
+    summary: bytes | None = None  # what merging this row with its neighbours takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Item:
     priority: int
     payload: bytes
     key: str  # <gateway>/<epoch>/<stream>/<seq>
+    made: int = 0  # monotonic time of its commit, in the boot that made it
+    unsynced: bool = False  # the gateway's clock was not known to be right then, and has not been put right since
 
     @property
     def gateway(self) -> str:
@@ -73,6 +77,47 @@ class Drop:
     uplink: str
     reason: str
     n: int
+
+
+class Refused(NamedTuple):
+    """Why the far side will never take an item: a short name, and its own words where it had any."""
+
+    reason: str
+    detail: str = ""
+
+
+class Spent(NamedTuple):
+    """What an uplink has sent on a day (UTC, counted from the epoch), in bytes."""
+
+    day: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An item that an uplink refused for good, as it was sent, kept until somebody requeues or purges it."""
+
+    id: int
+    kind: str  # "item"
+    key: str
+    stream: str
+    uplink: str
+    at: int  # when it was refused, ns
+    reason: str
+    detail: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """What the store holds of one stream, and what was given up of it so far, by reason."""
+
+    name: str
+    epoch: str
+    rows: int
+    bytes: int
+    priority: int
+    dropped: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ CREATE TABLE account (
     gone INTEGER,
     priority INTEGER,
     rows INTEGER,                   -- uplinks: what waits
-    bytes INTEGER
+    bytes INTEGER                   -- of both, and under 0 of all
 ) STRICT;
 
 CREATE TABLE dropped (
@@ -59,7 +59,52 @@ CREATE TABLE checkpoint (
 ) STRICT;
 """ + "".join(_ITEM.format(priority=priority) for priority in range(3))
 
-MIGRATIONS = (_V1,)
+_ITEM_V2 = """
+ALTER TABLE item_{priority} ADD COLUMN era INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE item_{priority} ADD COLUMN own INTEGER NOT NULL DEFAULT 0;  -- 1: ts moves with its era
+ALTER TABLE item_{priority} ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE item_{priority} ADD COLUMN summary BLOB;
+"""
+
+# Adding a column touches no row. The bytes of streams are counted once: it reads the tables from end to end.
+_V2 = (
+    "".join(_ITEM_V2.format(priority=priority) for priority in range(3))
+    + """
+CREATE TABLE era (
+    id INTEGER PRIMARY KEY,         -- 0 is none: rows whose times need no correction
+    boot TEXT NOT NULL,
+    offset INTEGER NOT NULL,        -- of the gateway's time over the monotonic clock, ns
+    synced INTEGER NOT NULL,        -- 0: the clock was not known to be right, and has not been put right since
+    shift INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+ALTER TABLE account ADD COLUMN day INTEGER;     -- uplinks: what they sent on a day
+ALTER TABLE account ADD COLUMN spent INTEGER;
+UPDATE account SET bytes = held.bytes FROM (
+    SELECT stream, sum(size) AS bytes FROM (
+        SELECT stream, length(payload) AS size FROM item_0
+        UNION ALL SELECT stream, length(payload) FROM item_1
+        UNION ALL SELECT stream, length(payload) FROM item_2
+    ) GROUP BY stream
+) AS held WHERE account.id = held.stream;
+
+CREATE TABLE dead (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    stream INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    ts INTEGER NOT NULL,
+    uplink TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    crc INTEGER NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+"""
+)
+
+MIGRATIONS = (_V1, _V2)
 VERSION = len(MIGRATIONS)
 
 

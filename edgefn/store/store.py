@@ -5,19 +5,30 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from edgefn.clock import Clock
 from edgefn.errors import ConfigError, StoreError
 from edgefn.metrics import Metrics
-from edgefn.store import checkpoint, outbox, reading
+from edgefn.store import checkpoint, dead, outbox, reading
 from edgefn.store.database import Database
 from edgefn.store.files import Lock
 from edgefn.store.ledger import MAX_UPLINKS, Ledger, UplinkAccount
 from edgefn.store.opening import open_database
-from edgefn.store.records import Commit, Drop, Item, OpenReport, Stats
+from edgefn.store.outbox import Purge
+from edgefn.store.records import (
+    Commit,
+    DeadLetter,
+    Drop,
+    Item,
+    OpenReport,
+    Refused,
+    Spent,
+    Stats,
+    StreamStats,
+)
 
 log = logging.getLogger(__name__)
 
@@ -111,24 +122,34 @@ class Store:
         """
 
         def work(db: sqlite3.Connection, ledger: Ledger) -> list[Item]:
-            items = outbox.insert(db, ledger, commit.items, self.gateway)
-            outbox.make_room(db, ledger, self._max_bytes, self._clock.now())
+            now, made = self._clock.now(), self._clock.monotonic()
+            items = outbox.insert(db, ledger, commit.items, self.gateway, now=now, made=made)
+            outbox.make_room(db, ledger, self._max_bytes, now)
             checkpoint.write(db, ledger, commit.checkpoint)
             return items
 
         return await self._database.transact(work, len(commit.items) + len(commit.checkpoint))
 
+    def position(self) -> int:
+        """A handle above all rows stored so far, for `read`."""
+        return (self._ledger.next_item << 2) - 1
+
     async def read(
-        self, uplink: str, limit: int, *, max_bytes: int = 1 << 20, oldest_first: bool = False
+        self, uplink: str, limit: int, *, max_bytes: int = 1 << 20, oldest_first: bool = False, after: int = 0
     ) -> list[Item]:
         """What waits for an uplink, at most `limit` items and `max_bytes` of payload (but one at least).
 
         Ordered by priority and then age, or by age alone; in either order the items of one stream ascend. Reading again
-        before `acknowledge` gives the same items. Expired and damaged ones are dropped on the way.
+        before `acknowledge` gives the same items. Expired and damaged ones are dropped on the way. With `after`, only
+        what was stored after that position.
         """
+        passed: Sequence[int] = (after, after, after)
         while True:
-            wanted = reading.Wanted(uplink, limit, max_bytes, oldest_first, self.gateway, self._clock.now())
+            wanted = reading.Wanted(
+                uplink, limit, max_bytes, oldest_first, self.gateway, self._clock.now(), tuple(passed)
+            )
             found = await self._database.read(lambda db, ledger, wanted=wanted: reading.scan(db, ledger, wanted))  # type: ignore[misc]
+            passed = found.passed
             if unfit := found.unfit:
                 if damaged := sum(reason == "damaged" for reason in unfit.values()):
                     log.error("%s: %d damaged rows of the outbox are dropped", self.path, damaged)
@@ -140,19 +161,34 @@ class Store:
                 return found.items
 
     async def acknowledge(
-        self, uplink: str, ids: Iterable[int], *, refused: Mapping[int, str] | None = None, patience: float = 0.0
+        self,
+        uplink: str,
+        ids: Iterable[int],
+        *,
+        refused: Mapping[int, Refused] | None = None,
+        patience: float = 0.0,
+        spent: Spent | None = None,
     ) -> None:
-        """The uplink has the items `ids`, except those in `refused` (id → reason), which count as dropped for it.
+        """The uplink has the items `ids`, except those in `refused` (id → why), which become dead letters.
 
         An item leaves the store when every uplink that must have it has acknowledged it. Unknown ids do no harm. With
         `patience` (seconds) this waits for the next commit to go along with, which halves what is written to the card.
+        `spent` is kept with it: what the uplink has sent on that day.
         """
         some, why = list(ids), dict(refused or {})
-        await self._database.transact(
-            lambda db, ledger: outbox.acknowledge(db, ledger, uplink, some, why),
-            len(some) + len(why),
-            patience=patience,
-        )
+
+        def work(db: sqlite3.Connection, ledger: Ledger) -> None:
+            account = ledger.uplink(uplink)
+            if spent is not None:
+                account.spent, ledger.changed = spent, True
+            outbox.acknowledge(db, ledger, uplink, (id_ for id_ in some if id_ not in why))
+            dead.bury(db, ledger, account, why, self.gateway, self._clock.now())
+
+        await self._database.transact(work, len(some) + len(why), patience=patience)
+
+    async def spent(self, uplink: str) -> Spent | None:
+        """What was last saved with `acknowledge`."""
+        return await self._database.read(lambda _, ledger: ledger.uplink(uplink).spent)
 
     async def stats(self, uplink: str) -> Stats:
         """What waits for an uplink. The cost does not depend on how much."""
@@ -169,6 +205,73 @@ class Store:
             return [Drop(*row) for row in rows]
 
         return await self._database.read(work)
+
+    async def streams(self) -> list[StreamStats]:
+        """What the store holds of each stream. The cost does not depend on how much."""
+        return await self._database.read(reading.streams)
+
+    async def peek(
+        self, limit: int, *, after: int = 0, stream: str | None = None, uplink: str | None = None
+    ) -> list[Item]:
+        """What waits, the oldest first, after the item with the id `after`; of one stream, or for one uplink.
+
+        Nothing changes: it stays where it is and counts as not yet read. Damaged rows are left out.
+        """
+        items: list[Item] = []
+        start: int | None = after
+        while start is not None and len(items) < limit:
+            what = reading.Glance(self.gateway, limit - len(items), start, stream, uplink)
+            more, start = await self._database.read(lambda db, ledger, what=what: reading.peek(db, ledger, what))  # type: ignore[misc]
+            items += more
+        return items
+
+    async def purge(self, *, stream: str | None = None, uplink: str | None = None) -> int:
+        """Gives up what waits now, of one stream, for one uplink, or all of it. Returns how much; it counts as `purged`.
+
+        A thousand rows a transaction: after a crash in between, what is left waits as before.
+        """
+        until = self.position()
+
+        def what(_: sqlite3.Connection, ledger: Ledger) -> Purge:
+            streams = None if stream is None else ledger.ids(stream)
+            return Purge("purged", ledger.bits(uplink), uplink or "", streams, until)
+
+        return await self._purge(await self._database.read(what))
+
+    async def _purge(self, what: Purge) -> int:
+        purged = 0
+        for priority in range(3):
+            after: int | None = 0
+            while after is not None:
+                n, after = await self._database.transact(
+                    lambda db, ledger, priority=priority, start=after: outbox.purge(  # type: ignore[misc]
+                        db, ledger, what, priority, start
+                    ),
+                    1000,
+                )
+                purged += n
+        return purged
+
+    async def dead(self, limit: int, *, after: int = 0) -> list[DeadLetter]:
+        """What uplinks refused for good, the oldest first, after the letter with the id `after`."""
+        return await self._database.read(lambda db, ledger: dead.letters(db, ledger, self.gateway, limit, after))
+
+    async def requeue(self, ids: Collection[int] | None) -> int:
+        """Puts dead letters back, each for the uplink that refused it; None: all. Returns how many there were.
+
+        They keep their keys and come after what waits now. One for an uplink that there is no more stays.
+        """
+
+        def work(db: sqlite3.Connection, ledger: Ledger) -> int:
+            n = dead.requeue(db, ledger, ids)
+            outbox.make_room(db, ledger, self._max_bytes, self._clock.now())
+            return n
+
+        return await self._database.transact(work, dead.MAX_ROWS)
+
+    async def purge_dead(self, ids: Collection[int] | None) -> int:
+        """Throws dead letters away, None: all. Returns how many; they count as `purged`."""
+        return await self._database.transact(lambda db, ledger: dead.purge(db, ledger, ids), dead.MAX_ROWS)
 
     async def load_checkpoint(self) -> dict[str, list[bytes]]:
         """The parts of each owner: the snapshot, then its deltas in order. An owner with a damaged part is dropped."""
@@ -209,16 +312,7 @@ class Store:
             await self._retire(uplink)
 
     async def _retire(self, uplink: UplinkAccount) -> None:
-        for priority in range(3):
-            after: int | None = 0
-            while after is not None:
-                start = after
-                after = await self._database.transact(
-                    lambda db, ledger, priority=priority, start=start: outbox.retire(  # type: ignore[misc]
-                        db, ledger, uplink.id, priority, start
-                    ),
-                    1000,
-                )
+        await self._purge(Purge("uplink_removed", uplink.bit, uplink.name))
 
         def forget(db: sqlite3.Connection, ledger: Ledger) -> None:
             ledger.uplinks = [one for one in ledger.uplinks if one.id != uplink.id]

@@ -70,7 +70,7 @@ def test_it_goes_where_its_options_say() -> None:
     first, second = made(MINUTE, output(MINUTE, [[1, 2], [3, 4], [1, 0]], n=np.array([3, 4]), revised=np.array([0, 0])))
     item = first.item()
     assert item is not None
-    assert (item.stream, item.priority, item.expires) == ("summary/minute", 2, first.ts + 5)
+    assert (item.stream, item.priority, item.ttl) == ("summary/minute", 2, 5)
     local, copy = first.publications(TOPICS)
     assert (local.topic, local.retain, local.qos) == ("edgefn/gw/summary/minute/attic/north", False, 1)
     assert copy.topic == "copies/minute"

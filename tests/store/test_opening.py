@@ -103,7 +103,7 @@ async def test_a_newer_schema_is_refused_and_not_touched(path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"version 99 and this edgefn knows up to 1; install the newer"):
+    with pytest.raises(StoreError, match=r"version 99 and this edgefn knows up to 2; install the newer"):
         await a_store(path).__aenter__()
     assert path.read_bytes() == before
 

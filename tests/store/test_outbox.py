@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgefn.errors import ConfigError, StoreError
 from edgefn.metrics import Metrics
 from edgefn.store import Commit, Drop, reading
-from tests.store.helpers import START, TurnedClock, a_store, item
+from tests.store.helpers import TurnedClock, a_store, item
 
 
 @pytest.fixture
@@ -67,6 +67,30 @@ async def test_a_stream_keeps_one_priority_while_it_has_rows_so_that_it_stays_in
         await store.acknowledge("cloud", [one.id for one in stored])
         [later] = await store.commit(Commit([item("a", priority=2)]))
         assert later.priority == 2
+
+
+async def test_reading_after_a_position_gives_what_was_stored_since(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "SCAN_ROWS", 4)
+    async with a_store(path, uplinks=("cloud", "lab")) as store:
+        await store.commit(Commit([item("a"), item("b", priority=0)]))
+        position = store.position()
+        assert await store.read("cloud", 9, after=position) == []
+        only_lab = dataclasses.replace(item("a"), uplinks=frozenset({"lab"}))
+        await store.commit(Commit([only_lab] * 9))
+        [live] = await store.commit(Commit([item("b", priority=0)]))
+        assert await store.read("cloud", 9, after=position) == [live]
+        assert [(one.stream, one.seq) for one in await store.read("cloud", 9)] == [("a", 1), ("b", 1), ("b", 2)]
+
+
+async def test_a_row_says_when_it_was_made_by_the_clock_that_only_goes_forward(path: Path) -> None:
+    clock = TurnedClock()
+    async with a_store(path, clock=clock) as store:
+        clock.turn(5)
+        [stored] = await store.commit(Commit([item("a")]))
+        assert (stored.made, stored.unsynced) == (5_000_000_000, False)
+        assert await store.read("cloud", 1) == [stored]
 
 
 async def test_a_batch_is_bounded_by_bytes_but_never_empty(path: Path) -> None:
@@ -135,20 +159,10 @@ async def test_one_uplink_passes_over_what_waits_for_another_in_bounded_steps(
         assert seen == [26, 27, 28, 29, 30]
 
 
-async def test_refused_items_are_counted_and_block_nothing(path: Path) -> None:
-    metrics = Metrics()
-    async with a_store(path, metrics=metrics) as store:
-        stored = await store.commit(Commit([item("a") for _ in range(3)]))
-        await store.acknowledge("cloud", [one.id for one in stored], refused={stored[1].id: "refused"})
-        assert await store.read("cloud", 9) == []
-        assert await store.drops() == [Drop(store.epoch, "a", "cloud", "refused", 1)]
-        assert metrics.counters["outbox.dropped.refused"] == 1
-
-
 async def test_an_expired_item_is_dropped_when_its_turn_comes(path: Path) -> None:
     clock = TurnedClock()
     async with a_store(path, clock=clock) as store:
-        await store.commit(Commit([dataclasses.replace(item("a"), expires=START + 10), item("a")]))
+        await store.commit(Commit([dataclasses.replace(item("a"), ttl=10), item("a")]))
         assert len(await store.read("cloud", 9)) == 2
         clock.turn(1)
         assert [one.seq for one in await store.read("cloud", 9)] == [2]
@@ -191,6 +205,10 @@ async def test_age_and_size_of_what_waits(path: Path) -> None:
         "seq = 7",
         "ts = ts + 1",
         "expires = 5000000000000000000",
+        "era = 1",
+        "own = 0",
+        "made = made + 1",
+        "summary = x'00'",
         "crc = crc + 1",
         "stream = 99",
     ],
