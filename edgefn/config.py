@@ -16,6 +16,7 @@ import msgspec
 
 from edgefn import durations
 from edgefn.address import BrokerAddress, TlsFiles
+from edgefn.credentials import read_secret
 from edgefn.errors import ConfigError
 
 VERSION = 1
@@ -93,6 +94,11 @@ class Config(msgspec.Struct, frozen=True):
     file: str = ""
     warnings: tuple[str, ...] = ()
 
+    @property
+    def folder(self) -> Path:
+        """Where relative paths begin: that of the file, or where edgefn was started."""
+        return Path(self.file).resolve().parent if self.file else Path.cwd()
+
     def address(self) -> BrokerAddress:
         """Raises ConfigError where the password file cannot be read."""
         broker = self.broker
@@ -107,7 +113,7 @@ class Config(msgspec.Struct, frozen=True):
         )
 
     def _beside(self, path: str) -> str | None:
-        return str(Path(self.file).resolve().parent / path) if path else None
+        return str(self.folder / path) if path else None
 
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
@@ -311,12 +317,8 @@ def _resolve(gateway: GatewaySettings, folder: Path | None) -> GatewaySettings:
 def _password(file: str, config: str) -> str | None:
     if not file:
         return None
-    # systemd hands credentials over in a folder of their own.
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(credentials) / file if credentials else Path()
-    if not path.is_file():
-        path = Path(config).resolve().parent / file
     try:
-        return path.read_text().rstrip("\n")
-    except OSError as error:
-        raise ConfigError(f"{config}: broker.password_file = {file!r} cannot be read: {error.strerror}") from error
+        return read_secret(Path(config).resolve().parent / file)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{config}: broker.password_file = {file!r} cannot be read: {why}") from error

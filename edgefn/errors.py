@@ -34,7 +34,14 @@ class LinkClosedError(EdgefnError, ConnectionError):
 
 
 class NotConnectedError(EdgefnError, ConnectionError):
-    """A broker or a cloud cannot be reached now. Trying again later is right."""
+    """A broker or a cloud cannot be reached now. Trying again later is right.
+
+    `retry_after` is how many seconds the far side asked us to wait; None: it said nothing.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class AccessError(NotConnectedError):
@@ -57,6 +64,17 @@ class Finding:
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
         return f"{where}: {self.message}" + (f"\n    {self.hint}" if self.hint else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that is wrong around the settings (a file, a certificate, a folder), and what to do about it."""
+
+    message: str
+    fatal: bool = True  # False: it works for now
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class HandlerError(EdgefnError, ValueError):
