@@ -87,6 +87,7 @@ class Bus:
         will: Message | None = None,
         metrics: Metrics | None = None,
         clean: bool = True,
+        session_expiry: int = 0xFFFFFFFF,
         protocol: Literal["3.1.1", "5"] = "3.1.1",
         window: int = 100,
         keepalive: int = 30,
@@ -94,6 +95,8 @@ class Bus:
         access_backoff: Backoff = Backoff(base=30.0, cap=30.0),  # noqa: B008 - frozen
     ) -> None:
         """`window` is how many QoS 1 messages may wait for their PUBACK; `keepalive` is in seconds.
+
+        `session_expiry`: seconds that a session that is kept (not `clean`) outlives its connection, with MQTT 5.
 
         Raises ConfigError for TLS files that cannot be used, and for a session that is kept without a client id.
         """
@@ -112,6 +115,7 @@ class Bus:
             client_id=client_id,
             protocol=protocol,
             clean=clean,
+            session_expiry=session_expiry,
             keepalive=keepalive,
             window=window,
             will=will,

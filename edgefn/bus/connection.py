@@ -17,11 +17,13 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
+from paho.mqtt.properties import VariableByteIntegers
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edgefn.address import BrokerAddress
 from edgefn.bus.dial import DialledSocket, dial
 from edgefn.bus.model import Message, Properties, PublishRefusedError
+from edgefn.certificates import why_untrusted
 from edgefn.errors import AccessError, NotConnectedError
 from edgefn.metrics import Metrics
 
@@ -31,6 +33,13 @@ CONNECT_TIMEOUT = 10.0  # seconds from the first SYN to CONNACK
 CLOSE_TIMEOUT = 1.0  # seconds that what was handed over has to leave the machine
 UNWRITTEN = 256  # QoS 0 messages handed over but not yet written to the socket; past it, publish() waits
 BAD_PASSWORD, NOT_AUTHORIZED = 134, 135  # paho reports the codes 4 and 5 of MQTT 3.1.1 as these
+TOO_LARGE = 0x95  # reason code of a packet beyond what the broker takes (MQTT 5, 2.4)
+LARGEST = 268_435_460  # bytes of a packet: the largest remaining length and its header (MQTT 5, 1.5.5)
+_SETTINGS = {
+    132: "set protocol to a version that it speaks",
+    133: "set client_id to one that it allows",
+    138: "it has banned this client",
+}
 
 
 class _Client(paho.Client):
@@ -52,6 +61,7 @@ class Connection:
         client_id: str,
         protocol: str,
         clean: bool,
+        session_expiry: int,
         keepalive: int,
         window: int,
         will: Message | None,
@@ -70,9 +80,11 @@ class Connection:
         self._room = asyncio.Event()
         self._window = window
         self._free = asyncio.Semaphore(window)
+        self._largest = LARGEST
         self._tls = tls
         self._keepalive = keepalive
         self._clean = clean
+        self._session_expiry = session_expiry
         self._v5 = protocol == "5"
         self._metrics = metrics
         self._on_message = on_message
@@ -115,7 +127,7 @@ class Connection:
                     self.address.port,
                     keepalive=self._keepalive,
                     clean_start=clean_start,
-                    properties=None if self._clean or not self._v5 else _keep_session(),
+                    properties=None if self._clean or not self._v5 else _keep_session(self._session_expiry),
                 )
                 await self._accepted
                 if self.lost.done():  # in the same segment as the CONNACK
@@ -125,10 +137,7 @@ class Connection:
                 f"{self.address}: no answer within {CONNECT_TIMEOUT:g} s; is there an MQTT broker, and a way to it?"
             ) from error
         except ssl.SSLCertVerificationError as error:
-            raise AccessError(
-                f"{self.address}: its certificate is not trusted: {error.verify_message}; "
-                "set tls.ca to the CA that signed it, and see that the clock is right"
-            ) from error
+            raise AccessError(f"{self.address}: its certificate is not trusted: {why_untrusted(error)}") from error
         except (NotConnectedError, asyncio.CancelledError):
             raise
         except OSError as error:
@@ -153,6 +162,11 @@ class Connection:
             if not self.send(topic, data, 0, retain, properties) and not retain:
                 self._metrics.count("bus.dropped", reason="offline")
             return
+        if self._largest < LARGEST and (size := _packet_size(topic, data, properties)) > self._largest:
+            # MQTT 5, 3.2.2.3.6: the broker would end the connection, again and again for the same message.
+            raise PublishRefusedError(
+                f"{self.address} takes packets of {self._largest} bytes at the most; a message makes {size}", TOO_LARGE
+            )
         await self._free.acquire()
         acknowledged = self.send(topic, data, 1, retain, properties)
         if acknowledged is None:
@@ -282,6 +296,7 @@ class Connection:
             # MQTT 5, 3.3.4: more than Receive Maximum unacknowledged messages end the connection.
             window = min(self._window, getattr(properties, "ReceiveMaximum", self._window))
             self._free = asyncio.Semaphore(window)
+            self._largest = getattr(properties, "MaximumPacketSize", LARGEST)
             self._accepted.set_result(None)
         elif code.value in (BAD_PASSWORD, NOT_AUTHORIZED):
             who = f"user {self.address.username!r}" if self.address.username else "a client without user name"
@@ -290,6 +305,10 @@ class Connection:
                     f"{self.address}: the broker refuses {who}: {code}; "
                     "set the username and password of this broker to ones that it knows"
                 )
+            )
+        elif code.value in _SETTINGS:
+            self._accepted.set_exception(
+                AccessError(f"{self.address}: the broker refuses: {code}; {_SETTINGS[code.value]}")
             )
         else:
             self._accepted.set_exception(NotConnectedError(f"{self.address}: the broker refuses: {code}"))
@@ -350,9 +369,9 @@ class Connection:
         self._on_message(Message(topic, payload, message.qos, message.retain, properties))
 
 
-def _keep_session() -> PahoProperties:
+def _keep_session(seconds: int) -> PahoProperties:
     properties = PahoProperties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = 0xFFFFFFFF  # MQTT 5, 3.1.2.11.2: never; without it the session ends with the TCP
+    properties.SessionExpiryInterval = seconds  # MQTT 5, 3.1.2.11.2: without it the session ends with the TCP
     return properties
 
 
@@ -366,13 +385,25 @@ def _to_paho(properties: Properties | None) -> PahoProperties | None:
         made.CorrelationData = properties.correlation_data
     if properties.user:
         made.UserProperty = list(properties.user)
+    if properties.message_expiry is not None:
+        made.MessageExpiryInterval = properties.message_expiry
+    if properties.content_type is not None:
+        made.ContentType = properties.content_type
     return made
+
+
+def _packet_size(topic: str, data: bytes, properties: Properties | None) -> int:
+    """Of a PUBLISH at QoS 1 (MQTT 5, 3.3): topic and packet id, properties, payload, and the fixed header before them."""
+    packed = _to_paho(properties or Properties())
+    size = 2 + len(topic.encode()) + 2 + len(packed.pack() if packed else b"") + len(data)  # type: ignore[no-untyped-call]
+    return 1 + len(VariableByteIntegers.encode(size)) + size  # type: ignore[no-untyped-call]
 
 
 def _from_paho(properties: PahoProperties) -> Properties | None:
     response_topic = getattr(properties, "ResponseTopic", None)
     correlation_data = getattr(properties, "CorrelationData", None)
     user = tuple(tuple(pair) for pair in getattr(properties, "UserProperty", ()))
-    if response_topic is None and correlation_data is None and not user:
-        return None
-    return Properties(response_topic, correlation_data, user)
+    message_expiry = getattr(properties, "MessageExpiryInterval", None)
+    content_type = getattr(properties, "ContentType", None)
+    found = Properties(response_topic, correlation_data, user, message_expiry, content_type)
+    return None if found == Properties() else found

@@ -23,6 +23,8 @@ class Properties:
     response_topic: str | None = None
     correlation_data: bytes | None = None
     user: tuple[tuple[str, str], ...] = ()
+    message_expiry: int | None = None  # seconds after which nobody needs the message any more
+    content_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
