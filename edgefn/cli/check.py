@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from edgefn.certificates import check_tls
 from edgefn.cli import common
-from edgefn.config import cache_folder
-from edgefn.errors import EdgefnError
+from edgefn.clock import SystemClock
+from edgefn.config import Config, cache_folder
+from edgefn.errors import EdgefnError, Trouble
 from edgefn.resources import bundled
 
 
@@ -29,8 +32,13 @@ def check(where: Path | None, as_json: bool) -> None:
     except EdgefnError as error:
         findings += str(error).splitlines()
     else:
-        warnings = settings.warnings
-        findings += _drivers_and_sinks(settings)
+        findings += _drivers(settings)
+        troubles = [*_uplinks(settings), *_broker(settings)]
+        findings += [f"{settings.file}: {trouble}" for trouble in troubles if trouble.fatal]
+        told = tuple(f"{settings.file}: {trouble}" for trouble in troubles if not trouble.fatal)
+        for warning in told:
+            click.echo(f"edgefn: warning: {warning}", err=True)
+        warnings = settings.warnings + told
         folder = Path(settings.gateway.handlers) if settings.gateway.handlers else None
     from edgefn import manifest
     from edgefn.gateway import handler_files
@@ -57,12 +65,9 @@ def check(where: Path | None, as_json: bool) -> None:
     raise SystemExit(common.BAD_INPUT if findings else 0)
 
 
-def _drivers_and_sinks(settings: Any) -> list[str]:
+def _drivers(settings: Config) -> Iterator[str]:
     from edgefn.drivers import load_driver
-    from edgefn.sinks import load_sink
-    from edgefn.uplink import split_options
 
-    findings = []
     for entry in settings.driver:
         try:
             driver = load_driver(
@@ -71,15 +76,29 @@ def _drivers_and_sinks(settings: Any) -> list[str]:
             driver.check(entry.options)
         except (EdgefnError, msgspec.ValidationError) as error:
             named = str(error) if str(error).startswith("driver ") else f"driver {entry.name}: {error}"
-            findings.append(f"{settings.file}: {named}")
+            yield f"{settings.file}: {named}"
+
+
+def _uplinks(settings: Config) -> Iterator[Trouble]:
+    from edgefn.sinks import load_sink
+    from edgefn.uplink import split_options
+
     for entry in settings.uplink:
         try:
             _, options = split_options(entry.name, entry.options)
-            load_sink(entry.type, options, gateway=settings.gateway.id)
+            sink = load_sink(entry.type, options, gateway=settings.gateway.id, folder=settings.folder)
+            troubles = list(sink.check(SystemClock().now()))
         except EdgefnError as error:
-            findings.append(f"{settings.file}: uplink {entry.name}: {error}")
+            troubles = [Trouble(str(error))]
+        for trouble in troubles:
+            yield Trouble(f"uplink {entry.name}: {trouble}", trouble.fatal)
+
+
+def _broker(settings: Config) -> Iterator[Trouble]:
     try:
-        settings.address()
+        tls = settings.address().tls
     except EdgefnError as error:
-        findings.append(str(error))
-    return findings
+        yield Trouble(str(error).removeprefix(f"{settings.file}: "))
+        return
+    for trouble in check_tls(tls, SystemClock().now()) if tls else ():
+        yield Trouble(f"broker: {trouble}", trouble.fatal)

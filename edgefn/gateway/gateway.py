@@ -132,7 +132,17 @@ class Gateway:
 
     def _sink(self, entry: UplinkSettings) -> tuple[Sink, UplinkOptions]:
         options, rest = split_options(entry.name, entry.options)
-        return load_sink(entry.type, rest, gateway=self.config.gateway.id, metrics=self.metrics), options
+        sink = load_sink(
+            entry.type,
+            rest,
+            gateway=self.config.gateway.id,
+            metrics=self.metrics,
+            clock=self._clock,
+            folder=self.config.folder,
+        )
+        for trouble in sink.check(self._clock.now()):
+            log.warning("uplink %s: %s", entry.name, trouble)
+        return sink, options
 
     async def _main(self) -> None:
         """Loads the handlers, then keeps engine, drivers and the folder's watch going."""

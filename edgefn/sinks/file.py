@@ -1,4 +1,4 @@
-"""Items to files of newline-delimited JSON: written as `*.part`, and under their real name once they are complete."""
+"""Items to files of newline-delimited JSON or Parquet: written as `*.part`, and under their real name once complete."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import msgspec
 
 from edgefn.clock import NS, Clock, SystemClock
-from edgefn.errors import NotConnectedError, PayloadError
+from edgefn.errors import AccessError, NotConnectedError, PayloadError, Trouble
 from edgefn.metrics import Metrics
-from edgefn.sinks import Refusal
+from edgefn.sinks import FilePath, Refusal, parquet
 from edgefn.sinks.envelope import envelope
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ PART = ".part"
 
 
 class FileOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    folder: str
+    folder: FilePath
+    format: Literal["ndjson", "parquet"] = "ndjson"
     rotate_bytes: Annotated[int, msgspec.Meta(ge=1)] = 8 << 20
     rotate_s: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
 
@@ -40,8 +41,9 @@ class FileOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FileSink:
     """Appends batches to `<gateway>-<UTC time>-<n>.ndjson.part`; an item is delivered when it is synced to the disk.
 
-    A file is complete, and renamed to `*.ndjson`, when it is large enough, when it is too old (also while nothing
-    comes), and on close. Several gateways may share a folder.
+    A file is complete when it is large enough, when it is too old (also while nothing comes), and on close. Then it is
+    renamed to `*.ndjson`. Parquet can be read only once its end is written, so its items go to the same `.part` first;
+    that is removed when the `*.parquet` of them is on the disk. Several gateways may share a folder.
     """
 
     Options: ClassVar[type[msgspec.Struct]] = FileOptions
@@ -52,6 +54,7 @@ class FileSink:
         self._folder = Path(options.folder)
         self._rotate_bytes = options.rotate_bytes
         self._rotate_s = options.rotate_s
+        self._format = options.format
         self._gateway = gateway
         self._clock = clock or SystemClock()
         self._metrics = metrics or Metrics()
@@ -63,10 +66,26 @@ class FileSink:
         self._began = 0
         self._timer: asyncio.TimerHandle | None = None
         self._rotation: asyncio.Task[None] | None = None
+        self.bytes_sent = 0
+
+    def check(self, now: int) -> Iterator[Trouble]:
+        there = next(folder for folder in (self._folder, *self._folder.parents) if os.path.exists(folder))
+        if not there.is_dir():
+            yield Trouble(f"folder = {str(self._folder)!r}: {there} is not a folder")
+        elif not os.access(there, os.W_OK | os.X_OK):
+            yield Trouble(
+                f"folder = {str(self._folder)!r}: this user (uid {os.geteuid()}) cannot write in {there}; "
+                "see that the one who runs edgefn can",
+                fatal=False,
+            )
+        if self._format == "parquet" and not parquet.is_installed():
+            yield Trouble(parquet.MISSING)
 
     async def connect(self) -> None:
-        """Makes the folder, and completes what a crash left."""
+        """Makes the folder, and completes what a crash left. Raises AccessError where Parquet is not installed."""
         if not self._connected:
+            if self._format == "parquet" and not parquet.is_installed():
+                raise AccessError(parquet.MISSING)
             await asyncio.to_thread(self._recover)
             self._connected = True
 
@@ -79,7 +98,7 @@ class FileSink:
             try:
                 lines.append(envelope(item) + b"\n")
             except PayloadError as error:
-                refused.append(Refusal(item.id, error.reason))
+                refused.append(Refusal(item.id, error.reason, str(error)))
         if lines:
             await asyncio.to_thread(self._append, b"".join(lines))
             if self._timer is None:
@@ -117,7 +136,9 @@ class FileSink:
             try:
                 view = memoryview(data)
                 while view:
-                    view = view[os.write(self._fd, view) :]
+                    written = os.write(self._fd, view)
+                    self.bytes_sent += written
+                    view = view[written:]
                 os.fsync(self._fd)
                 if not os.fstat(self._fd).st_nlink:  # somebody removed it: nobody would ever see these lines
                     raise FileNotFoundError(errno.ENOENT, "the file was removed while it was written", str(self._part))
@@ -151,7 +172,7 @@ class FileSink:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.now() // NS))
         for n in itertools.count(1):
             part = self._folder / f"{self._gateway}-{stamp}-{n}.ndjson{PART}"
-            if part.with_suffix("").exists():
+            if part.with_suffix("").exists() or _parquet(part).exists():
                 continue
             with contextlib.suppress(FileExistsError):
                 self._fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
@@ -162,21 +183,44 @@ class FileSink:
     def _complete(self) -> None:
         os.close(self._fd)
         self._fd = -1
-        os.rename(self._part, self._part.with_suffix(""))
+        self._publish(self._part)
+
+    def _publish(self, part: Path) -> None:
+        """Makes a complete `.part` what others may read. May be done again after a crash at any point of it."""
+        target = _parquet(part)
+        if self._format == "parquet" and not target.exists():
+            unfinished = target.with_name(target.name + PART)
+            try:
+                parquet.convert(part, unfinished)
+            except parquet.ConversionError as error:
+                # Of use as it is, and a file that cannot be converted must not hold up those after it.
+                log.warning("%s: stays JSON, since it cannot be made Parquet: %s", part.with_suffix(""), error)
+                self._metrics.count("sink.file.failed", reason="parquet")
+                unfinished.unlink(missing_ok=True)
+            else:
+                os.rename(unfinished, target)
+                self._sync_folder()
+        if target.exists():
+            part.unlink()
+        else:
+            os.rename(part, part.with_suffix(""))
         self._sync_folder()
 
     def _recover(self) -> None:
-        ours = re.compile(rf"{re.escape(self._gateway)}-\d{{8}}T\d{{6}}Z-\d+\.ndjson\{PART}")
+        ours = re.compile(rf"{re.escape(self._gateway)}-\d{{8}}T\d{{6}}Z-\d+\.(ndjson|parquet)\{PART}")
         with self._guard, self._disk_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
-            for part in self._folder.iterdir():
-                if ours.fullmatch(part.name) and not (self._fd >= 0 and part == self._part):
-                    whole = _whole_lines(part)
+            for part in sorted(self._folder.iterdir()):
+                found = ours.fullmatch(part.name)
+                if not found or (self._fd >= 0 and part == self._part):
+                    continue
+                if found[1] == "parquet":
+                    part.unlink()  # half a file; its items are still in the `.ndjson.part`
+                elif whole := _whole_lines(part):
                     os.truncate(part, whole)  # the rest was never acknowledged and comes again
-                    if whole:
-                        os.rename(part, part.with_suffix(""))
-                    else:
-                        part.unlink()
+                    self._publish(part)
+                else:
+                    part.unlink()
             self._sync_folder()
 
     def _sync_folder(self) -> None:
@@ -185,6 +229,10 @@ class FileSink:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _parquet(part: Path) -> Path:
+    return part.with_suffix("").with_suffix(".parquet")
 
 
 def _whole_lines(path: Path) -> int:

@@ -41,6 +41,7 @@ class Item:
     key: str  # <gateway>/<epoch>/<stream>/<seq>
     made: int = 0  # monotonic time of its commit, in the boot that made it
     unsynced: bool = False  # the gateway's clock was not known to be right then, and has not been put right since
+    expires: int | None = None  # when it is of no use any more, ns since the epoch
 
     @property
     def gateway(self) -> str:

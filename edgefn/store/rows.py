@@ -70,7 +70,8 @@ def found(row: tuple[Any, ...], ledger: Ledger, gateway: str) -> Found | None:
             ts += era.shift
             payload = stamped(payload, ts)
     key = f"{gateway}/{stream.epoch}/{stream.name}/{seq}"
-    item = Item(id_, stream.name, seq, ts, id_ & 3, payload, key, made, era is not None and not era.synced)
+    unsynced = era is not None and not era.synced
+    item = Item(id_, stream.name, seq, ts, id_ & 3, payload, key, made, unsynced, expires)
     return Found(item, expires, summary is not None)
 
 

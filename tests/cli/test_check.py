@@ -36,7 +36,7 @@ def test_everything_that_is_wrong_is_told_at_once(folder: Path):
     for said in (
         "driver clymate: no driver is called 'clymate'; did you mean 'climate'?",
         "driver 'host': parameter 'interval' cannot be 'soon'",
-        "uplink cloud: sink type 'pigeon' is not installed; known types: file, mqtt",
+        "uplink cloud: sink type 'pigeon' is not installed; known types: file, http, mqtt",
         "broker.password_file = 'missing' cannot be read",
         "rooms.py:2: f: pattern 'a/#/b'",
     ):

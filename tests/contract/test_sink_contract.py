@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from pyarrow import parquet
 
 from edgefn.broker import PrivateBroker
 from edgefn.bus import BrokerAddress, Bus
 from edgefn.errors import NotConnectedError
 from edgefn.sinks import Sink, load_sink
 from tests.broker import make_broker
-from tests.sinks.helpers import EPOCH, FakeSink, stored
+from tests.sinks.helpers import EPOCH, FakeSink, as_envelope, stored
+from tests.sinks.service import Service
 
 
 class Far(Protocol):
@@ -44,13 +47,18 @@ class FarFake:
 
 
 class FarFolder:
-    def __init__(self, folder: Path) -> None:
+    """The far side is a folder that is in the way of a file once it is lost."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
         self.folder = folder
-        self.sink = load_sink("file", {"folder": str(folder), "rotate_bytes": 150}, gateway="gw-1")
+        self.sink = load_sink("file", {"folder": str(folder), "rotate_bytes": 150, **options}, gateway="gw-1")
 
     async def received(self, n: int) -> list[dict[str, Any]]:
         files = sorted(self.folder.iterdir(), key=lambda file: int(file.name.split("-")[3].split(".")[0]))
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [item for file in files for item in self.read(file)]
+
+    def read(self, file: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in file.read_text().splitlines()]
 
     async def lose(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -58,6 +66,38 @@ class FarFolder:
 
     async def restore(self) -> None:
         self.folder.unlink()
+
+
+class FarParquet(FarFolder):
+    """Complete files are Parquet; what is delivered and not complete yet is a line each."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, format="parquet", rotate_bytes=2000)
+
+    async def received(self, n: int) -> list[dict[str, Any]]:
+        await self.sink.close()
+        found = await super().received(n)
+        await self.sink.connect()
+        return found
+
+    def read(self, file: Path) -> list[dict[str, Any]]:
+        assert file.suffix == ".parquet"
+        return [as_envelope(row) for row in parquet.read_table(file).to_pylist()]
+
+
+class FarService:
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.sink = load_sink("http", {"url": service.url, "timeout_s": 1.0}, gateway="gw-1")
+
+    async def received(self, n: int) -> list[dict[str, Any]]:
+        return list(self.service.received.values())
+
+    async def lose(self) -> None:
+        await self.service.stop()
+
+    async def restore(self) -> None:
+        await self.service.start()
 
 
 class FarBroker:
@@ -92,16 +132,21 @@ class FarBroker:
         self.broker.restart()
 
 
-@pytest.fixture(params=["fake", "file", pytest.param("mqtt", marks=pytest.mark.integration)])
+@pytest.fixture(params=["fake", "file", "parquet", "http", pytest.param("mqtt", marks=pytest.mark.integration)])
 async def far(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Far]:
     if request.param == "fake":
         fake = FarFake()
         yield fake
         await fake.sink.close()
-    elif request.param == "file":
-        folder = FarFolder(tmp_path / "out")
+    elif request.param in ("file", "parquet"):
+        folder = (FarFolder if request.param == "file" else FarParquet)(tmp_path / "out")
         yield folder
         await folder.sink.close()
+    elif request.param == "http":
+        async with Service() as service:
+            far_service = FarService(service)
+            yield far_service
+            await far_service.sink.close()
     else:
         with make_broker() as broker:
             async with Bus(BrokerAddress(broker.host, broker.port), client_id="far") as listener:
@@ -145,6 +190,22 @@ async def test_a_payload_that_is_not_json_is_refused_and_the_others_arrive(far: 
     refused = await far.sink.send([stored(1), bad, stored(3), worse])
     assert [(refusal.item_id, refusal.reason) for refusal in refused] == [(bad.id, "bad_json"), (worse.id, "not_utf8")]
     assert [message["seq"] for message in await far.received(2)] == [1, 3]
+
+
+async def test_what_is_sent_is_counted_in_bytes(far: Far) -> None:
+    await far.sink.connect()
+    assert far.sink.bytes_sent == 0
+    counted = []
+    for size in (10, 1000, 1000):
+        await far.sink.send([stored(size, payload=b'"%s"' % random.Random(size).randbytes(size).hex().encode())])
+        counted.append(far.sink.bytes_sent)
+    once, twice, again = counted
+    assert 10 < once < 1000 < twice < 4000
+    assert again - twice == twice - once
+
+
+async def test_nothing_is_wrong_with_settings_that_work(far: Far) -> None:
+    assert list(far.sink.check(1_750_000_000_000_000_000)) == []
 
 
 async def test_nothing_is_sent_for_an_empty_batch(far: Far) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from edgefn.errors import NotConnectedError, PayloadError
+from edgefn.errors import NotConnectedError, PayloadError, Trouble
 from edgefn.sinks import Refusal
 from edgefn.sinks.envelope import envelope
 from edgefn.store import Item
@@ -19,6 +19,19 @@ def stored(seq: int, stream: str = "summary/minute", payload: bytes | None = Non
     return Item(seq << 2 | 1, stream, seq, 1_750_000_000_000_000_000, 1, data, f"{gateway}/{EPOCH}/{stream}/{seq}")
 
 
+def as_envelope(row: dict[str, Any]) -> dict[str, Any]:
+    """What was sent, out of a row of a Parquet file: the columns again as JSON."""
+    ts = row["ts"].value if hasattr(row["ts"], "value") else int(row["ts"].timestamp()) * 10**9
+    members = {
+        name: row[name]
+        for name in ("handler", "key", "state", "samples", "window_s", "revision")
+        if row[name] is not None
+    }
+    data = json.loads(row["data"]) if row["data"] is not None else {**members, "values": dict(row["values"])}
+    names = ("id", "gateway", "epoch", "stream", "seq")
+    return {**{name: row[name] for name in names}, "ts": ts, "data": data}
+
+
 class FakeSink:
     """Keeps what it is sent. `lose_acknowledgement` delivers a part of the next batch and then breaks the connection."""
 
@@ -28,6 +41,7 @@ class FakeSink:
         self.reachable = True
         self.connects = 0
         self.closed = False
+        self.bytes_sent = 0
         self._connected = False
         self._deliver_only: list[int] = []
 
@@ -39,6 +53,9 @@ class FakeSink:
 
     def restore_connection(self) -> None:
         self.reachable = True
+
+    def check(self, now: int) -> Iterable[Trouble]:
+        return ()
 
     async def connect(self) -> None:
         self.connects += 1
@@ -55,7 +72,9 @@ class FakeSink:
             try:
                 if reason := self.refuse.get(item.key):
                     raise PayloadError(reason)
-                self.received.append(json.loads(envelope(item)))
+                line = envelope(item)
+                self.bytes_sent += len(line)
+                self.received.append(json.loads(line))
             except PayloadError as error:
                 refused.append(Refusal(item.id, error.reason))
         if only < len(items):
