@@ -210,12 +210,13 @@ class FileSink:
         ours = re.compile(rf"{re.escape(self._gateway)}-\d{{8}}T\d{{6}}Z-\d+\.(ndjson|parquet)\{PART}")
         with self._guard, self._disk_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
-            for part in sorted(self._folder.iterdir()):
+            for part in list(self._folder.iterdir()):
                 found = ours.fullmatch(part.name)
                 if not found or (self._fd >= 0 and part == self._part):
                     continue
                 if found[1] == "parquet":
-                    part.unlink()  # half a file; its items are still in the `.ndjson.part`
+                    # Half a file; its items are still in the `.ndjson.part`, and may have just become a whole one.
+                    part.unlink(missing_ok=True)
                 elif whole := _whole_lines(part):
                     os.truncate(part, whole)  # the rest was never acknowledged and comes again
                     self._publish(part)

@@ -72,7 +72,7 @@ class FarParquet(FarFolder):
     """Complete files are Parquet; what is delivered and not complete yet is a line each."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, format="parquet", rotate_bytes=2000)
+        super().__init__(folder, format="parquet", rotate_bytes=10_000)
 
     async def received(self, n: int) -> list[dict[str, Any]]:
         await self.sink.close()
