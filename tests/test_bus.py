@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties as PahoProperties
 
 from edgefn.broker import PrivateBroker
 from edgefn.bus import (
@@ -21,6 +23,7 @@ from edgefn.bus import (
     PublishRefusedError,
     TlsFiles,
 )
+from edgefn.bus.connection import _from_paho
 from edgefn.errors import AccessError, ConfigError, NotConnectedError, TopicError
 from edgefn.metrics import Metrics
 from tests.broker import make_broker, write_passwords
@@ -68,6 +71,34 @@ class TestBackoff:
 
     def test_starts_small(self):
         assert max(Backoff(base=0.5).delay(0) for _ in range(100)) <= 0.5
+
+
+def in_a_property(size: int) -> st.SearchStrategy[str]:
+    # MQTT 5, 1.5.4: no U+0000; and surrogates are no UTF-8.
+    return st.text(st.characters(min_codepoint=1, exclude_categories=["Cs"]), max_size=size)
+
+
+class TestProperties:
+    @given(
+        st.builds(
+            Properties,
+            response_topic=st.none() | in_a_property(20),
+            correlation_data=st.none() | st.binary(max_size=200),
+            user=st.lists(st.tuples(in_a_property(9), in_a_property(9)), max_size=9).map(tuple),
+            message_expiry=st.none() | st.integers(0, 2**32 - 1),
+            content_type=st.none() | in_a_property(20),
+        )
+    )
+    def test_paho_reads_what_we_pack(self, properties: Properties):
+        packed = properties.pack()
+        theirs = PahoProperties(PacketTypes.PUBLISH)
+        _, length = theirs.unpack(packed)
+        assert length == len(packed)
+        assert (_from_paho(theirs) or Properties()) == properties
+
+    def test_one_that_is_too_long_is_refused(self):
+        with pytest.raises(ValueError, match="a property of 65536 bytes"):
+            Properties(content_type="x" * 65536).pack()
 
 
 class TestWithoutABroker:

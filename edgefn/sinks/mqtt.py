@@ -150,7 +150,7 @@ class MqttSink:
         try:
             topic, data = self._template.topic(item.stream), envelope(item, self._options.encoding)
             properties = self._properties(item)
-            self.bytes_sent += len(topic) + len(data) + HEADER + _size(properties)
+            self.bytes_sent += len(topic) + len(data) + HEADER + (len(properties.pack()) if properties else 0)
             await bus.publish(topic, data, qos=1, properties=properties)
         except PayloadError as error:
             return Refusal(item.id, error.reason, str(error))
@@ -192,12 +192,3 @@ class MqttSink:
             expiry = min(max(-(-(item.expires - self._clock.now()) // NS), 1), 0xFFFFFFFF)
         user = (("id", item.key), ("gateway", item.gateway), ("stream", item.stream), ("seq", str(item.seq)))
         return Properties(user=user, message_expiry=expiry, content_type=MEDIA_TYPES[options.encoding])
-
-
-def _size(properties: Properties | None) -> int:
-    """Bytes of the properties on the line (MQTT 5, 2.2.2): an identifier before each, and lengths before each text."""
-    if properties is None:
-        return 0
-    size = 1 + sum(5 + len(name) + len(value) for name, value in properties.user)
-    size += 5 if properties.message_expiry is not None else 0
-    return size + (3 + len(properties.content_type) if properties.content_type else 0)
