@@ -18,7 +18,7 @@ from typing import Any
 
 from edgefn.processes import die_with_parent
 
-ROWS = 5_000  # of one row group: what is in memory at a time
+ROWS = 2_000  # of one row group: what is in memory at a time
 TIMEOUT = 600.0  # seconds for a file
 MISSING = "format = 'parquet' needs pyarrow, which is not installed: pip install 'edgefn[parquet]'"
 

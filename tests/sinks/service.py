@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import ssl
 from collections import deque
@@ -143,7 +142,3 @@ def chokes_on(status: int, *seqs: int) -> Fault:
         return web.Response()
 
     return fault
-
-
-def decompressed(body: bytes) -> bytes:
-    return gzip.decompress(body)
