@@ -14,7 +14,8 @@ from edgefn.store.ledger import Ledger
 from edgefn.store.records import CheckpointPart
 
 
-def _crc(owner: str, n: int, data: bytes) -> int:
+def checksum(owner: str, n: int, data: bytes) -> int:
+    """Covers the number of the part, so that one under another owner's name is seen."""
     return zlib.crc32(data, zlib.crc32(f"{owner}\0{n}".encode()))
 
 
@@ -33,7 +34,7 @@ def write(db: sqlite3.Connection, ledger: Ledger, parts: Sequence[CheckpointPart
         data, n, id_ = bytes(part.data), len(known), ledger.next_part
         ledger.next_part += 1
         known.append(id_)
-        row = (id_, part.owner, n, _crc(part.owner, n, data), data)
+        row = (id_, part.owner, n, checksum(part.owner, n, data), data)
         db.execute("INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?)", row)
 
 
@@ -47,7 +48,7 @@ def load(db: sqlite3.Connection) -> tuple[dict[str, list[bytes]], set[str]]:
     damaged: set[str] = set()
     for owner, n, crc, data in db.execute("SELECT owner, n, crc, data FROM checkpoint ORDER BY id"):
         parts = good.setdefault(owner, [])
-        if n == len(parts) and isinstance(data, bytes) and _crc(owner, n, data) == crc:
+        if n == len(parts) and isinstance(data, bytes) and checksum(owner, n, data) == crc:
             parts.append(data)
         else:
             damaged.add(owner)

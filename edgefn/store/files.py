@@ -1,4 +1,4 @@
-"""The files around the database: the lock beside it, the write-ahead log after a crash, and damaged ones set aside."""
+"""The files beside the database: the lock, and the write-ahead log as a crash has left it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import errno
 import fcntl
 import os
 import struct
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from edgefn.clock import NS
 from edgefn.errors import StoreError
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: make room",
+    errno.EDQUOT: "the user's quota is used up: make room",
+    errno.EROFS: "the disk is mounted read-only, often after an error: look at the kernel log, then mount it for writing",
+}
 
 
 def wal_path(path: Path) -> Path:
@@ -38,9 +42,9 @@ class Lock:
             folder.mkdir(parents=True, exist_ok=True)
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            advice = _ADVICE.get(error.errno or 0, "make it writable for the user that runs edgefn")
             raise StoreError(
-                f"{self._store}: cannot write in the folder {folder} ({error.strerror}); "
-                "make it writable for the user that runs edgefn"
+                f"{self._store}: cannot write in the folder {folder} ({error.strerror}); {advice}"
             ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,7 +52,10 @@ class Lock:
             holder = os.read(fd, 32).decode(errors="replace").strip()
             os.close(fd)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise StoreError(f"{self.path}: cannot be locked ({error.strerror})") from error
+                raise StoreError(
+                    f"{self.path}: cannot be locked ({error.strerror}); the store needs a file system with locks, "
+                    "such as ext4 on this machine's own disk"
+                ) from error
             who = f"process {holder}" if holder else "another process"
             raise StoreError(
                 f"{self._store}: {who} has this store open; stop it first, one gateway runs per folder"
@@ -74,21 +81,13 @@ class Lock:
         self.release()
 
 
-def set_aside(path: Path, now: int) -> Path:
-    """Moves a damaged database and its log out of the way, under a name with the time (`now` in ns); returns it.
-
-    The log keeps its `-wal` suffix, so that a salvage tool finds the two together.
-    """
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now // NS))
-    target = path.with_name(f"{path.name}.damaged-{stamp}")
-    n = 1
-    while target.exists():
-        n += 1
-        target = path.with_name(f"{path.name}.damaged-{stamp}-{n}")
-    os.rename(path, target)
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(wal_path(path), wal_path(target))
-    return target
+def sync_folder(folder: Path) -> None:
+    """Makes new and changed names in a folder survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,36 +5,93 @@ from __future__ import annotations
 import logging
 import secrets
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgefn.store import files, reading, schema
+from edgefn.errors import StoreError
+from edgefn.store import asides, files, reading, schema
 from edgefn.store.ledger import Ledger
 from edgefn.store.records import OpenReport
+from edgefn.store.salvage import Progress, Salvaged, salvage
 
 log = logging.getLogger(__name__)
 
 
-def open_database(path: Path, ledger: Ledger, now: int) -> tuple[sqlite3.Connection, OpenReport]:
+def open_database(
+    path: Path, ledger: Ledger, now: int, *, uplinks: Sequence[str] = (), progress: Progress | None = None
+) -> tuple[sqlite3.Connection, OpenReport]:
     """Opens or begins the store at `path` in the calling thread and loads the ledger.
+
+    A damaged file is set aside, and what can be read of it is taken over; `progress` hears how far that is. `uplinks`
+    get the items of a file that does not say whose they are.
 
     Raises StoreError for a file that is not ours or too new, OSError and sqlite3.Error for one that cannot be opened.
     """
+    asides.complete(path)
+    aside: Path | None = None
     try:
-        return _open(path, ledger)
+        db, report = _open(path, ledger)
     except sqlite3.DatabaseError as error:
         if not schema.is_damage(error):
             raise
-        aside = files.set_aside(path, now)
+        aside = asides.set_aside(path, now)
         log.error("%s is damaged (%s); it is kept as %s and a fresh store begins", path, error, aside.name)
-    db, report = _open(path, ledger)
-    return db, replace(report, set_aside=aside, clean=False)
+        asides.suspect(path).unlink(missing_ok=True)
+        db, report = _open(path, ledger)
+        report = replace(report, set_aside=aside, clean=False)
+    try:
+        asides.suspect(path).unlink(missing_ok=True)
+        for file in asides.pending(path):
+            report = _take_over(db, ledger, file, report, uplinks, progress)
+        asides.prune(path, spare=report.set_aside)
+    except BaseException:
+        db.close()
+        raise
+    return db, report
+
+
+def _look_at_all(db: sqlite3.Connection, path: Path) -> None:
+    """Where damage was met the last time: raises sqlite3.DatabaseError if the file itself is damaged.
+
+    A glitch on the way from the card looks the same to SQLite, and the file is all right.
+    """
+    for (finding,) in db.execute("PRAGMA quick_check(1)"):
+        if finding != "ok":
+            raise schema.damage(finding)
+    log.warning("%s: damage was met while it was open, and none is found now; it is used again", path)
+
+
+def _take_over(
+    db: sqlite3.Connection,
+    ledger: Ledger,
+    file: Path,
+    report: OpenReport,
+    uplinks: Sequence[str],
+    progress: Progress | None,
+) -> OpenReport:
+    try:
+        found = salvage(db, ledger, file, uplinks=uplinks, progress=progress)
+    except StoreError as error:
+        log.error("%s", error)
+        found = Salvaged()
+    else:
+        log.warning("%s: %s", file, found)
+    kept = asides.finish(file) if found.complete else file
+    return replace(
+        report,
+        set_aside=kept if report.set_aside == file else report.set_aside,
+        salvaged=report.salvaged + found.items,
+        damaged=report.damaged + found.damaged,
+    )
 
 
 def _open(path: Path, ledger: Ledger) -> tuple[sqlite3.Connection, OpenReport]:
     tail = files.read_wal_tail(path)
     db = schema.connect(path)
     try:
+        if asides.suspect(path).exists():
+            _look_at_all(db, path)
         torn = tail.torn(db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
         db.execute("BEGIN IMMEDIATE")
         meta = dict(db.execute("SELECT name, value FROM meta"))

@@ -137,5 +137,7 @@ class OpenReport:
     fresh: bool = False  # a new file with a new epoch
     clean: bool = True  # it was closed properly the last time
     set_aside: Path | None = None  # where the damaged file of before is now
+    salvaged: int = 0  # items that were taken over from it
+    damaged: int = 0  # items of it that cannot be read; counted as dropped
     lost: int = 0  # items that were stored once and are neither there nor accounted for
     torn: bool = False  # the end of the write-ahead log is unreadable; a new epoch has begun

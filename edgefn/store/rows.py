@@ -55,13 +55,9 @@ class Found:
 
 def found(row: tuple[Any, ...], ledger: Ledger, gateway: str) -> Found | None:
     """What a row of COLUMNS says; None for a damaged one."""
-    id_, stream_id, seq, ts, expires, era_id, own, made, crc, payload, summary = row
+    id_, stream_id, seq, ts, expires, era_id, own, made, _, payload, summary = row
     stream = ledger.by_id.get(stream_id)
-    try:
-        intact = crc == checksum(stream_id, seq, ts, expires, payload, era=era_id, own=own, made=made, summary=summary)
-    except (struct.error, TypeError):  # a flipped bit can change the type of a value, too
-        return None
-    if stream is None or not intact:
+    if stream is None or not intact(row):
         return None
     era = ledger.eras.get(era_id)
     if era is not None and era.shift:
@@ -73,6 +69,15 @@ def found(row: tuple[Any, ...], ledger: Ledger, gateway: str) -> Found | None:
     unsynced = era is not None and not era.synced
     item = Item(id_, stream.name, seq, ts, id_ & 3, payload, key, made, unsynced, expires)
     return Found(item, expires, summary is not None)
+
+
+def intact(row: tuple[Any, ...]) -> bool:
+    """Whether a row of COLUMNS is as it was written."""
+    _, stream, seq, ts, expires, era, own, made, crc, payload, summary = row
+    try:
+        return bool(crc == checksum(stream, seq, ts, expires, payload, era=era, own=own, made=made, summary=summary))
+    except (struct.error, TypeError):  # a flipped bit can change the type of a value, too
+        return False
 
 
 def stamped(payload: bytes, ts: int) -> bytes:

@@ -114,6 +114,13 @@ def is_damage(error: BaseException) -> bool:
     return name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB"
 
 
+def damage(finding: str) -> sqlite3.DatabaseError:
+    """What SQLite's own check has found, as SQLite raises it when it stumbles over it."""
+    error = sqlite3.DatabaseError(finding)
+    error.sqlite_errorname = "SQLITE_CORRUPT"
+    return error
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Opens the file and makes it ready; the calling thread is the only one that may use the connection.
 
@@ -127,7 +134,7 @@ def connect(path: Path) -> sqlite3.Connection:
         # Set before the first access: no shared-memory file, and no second connection. SQLite before 3.51.3 can damage
         # a WAL that two connections reset.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        _check_ours(db, path)
+        check_ours(db, path)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # NORMAL lost confirmed rows in 512 of 600 simulated power cuts
         db.execute("PRAGMA wal_autocheckpoint = 1000")
@@ -141,7 +148,8 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _check_ours(db: sqlite3.Connection, path: Path) -> None:
+def check_ours(db: sqlite3.Connection, path: Path) -> None:
+    """Raises StoreError for the database of another program or of a newer edgefn."""
     application = db.execute("PRAGMA application_id").fetchone()[0]
     version = db.execute("PRAGMA user_version").fetchone()[0]
     tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -152,6 +160,18 @@ def _check_ours(db: sqlite3.Connection, path: Path) -> None:
             f"{path}: its schema has version {version} and this edgefn knows up to {VERSION}; "
             "install the newer edgefn again, or move the file away to start a fresh store"
         )
+
+
+def first_page() -> tuple[bytes, list[int]]:
+    """The first page of a fresh store, and the pages on which its tables begin."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        db.execute("PRAGMA page_size = 4096")
+        _migrate(db)
+        roots = [row[0] for row in db.execute("SELECT rootpage FROM sqlite_master WHERE rootpage > 0")]
+        return db.serialize()[:4096], roots
+    finally:
+        db.close()
 
 
 def _migrate(db: sqlite3.Connection) -> None:

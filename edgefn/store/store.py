@@ -29,6 +29,7 @@ from edgefn.store.records import (
     Stats,
     StreamStats,
 )
+from edgefn.store.salvage import Progress
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +44,21 @@ def open_store(
     metrics: Metrics,
     max_bytes: int = MAX_BYTES,
     uplinks: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> Store:
     """The store at `path`: `async with open_store(…) as store`. `max_bytes` bounds the payloads in the outbox.
 
     `uplinks` names all that there are, as `Store.use_uplinks` does; None leaves them as they were. Entering raises
     StoreError where the file is in use, belongs to something else, is too new, or its folder cannot be written. A
-    damaged file is set aside and a fresh one begun: see `Store.report`.
+    damaged file is set aside, a fresh one begun, and what can be read of the old one is taken over: see `Store.report`.
+    That takes a while where there is much; `progress` hears of it (rows looked at, and about how many there are), in
+    another thread.
     """
     if not re.fullmatch(r"[a-z0-9-]+", gateway):
         raise ConfigError(f"gateway id {gateway!r}: only a-z, 0-9 and - are allowed")
     if max_bytes <= 0:
         raise ConfigError(f"max_bytes {max_bytes}: the outbox needs a size above 0")
-    return Store(Path(path), gateway, clock, metrics, max_bytes, uplinks)
+    return Store(Path(path), gateway, clock, metrics, max_bytes, uplinks, progress)
 
 
 class Store:
@@ -67,7 +71,14 @@ class Store:
     report: OpenReport
 
     def __init__(
-        self, path: Path, gateway: str, clock: Clock, metrics: Metrics, max_bytes: int, uplinks: Sequence[str] | None
+        self,
+        path: Path,
+        gateway: str,
+        clock: Clock,
+        metrics: Metrics,
+        max_bytes: int,
+        uplinks: Sequence[str] | None,
+        progress: Progress | None,
     ) -> None:
         self.path = path
         self.gateway = gateway
@@ -75,12 +86,15 @@ class Store:
         self._metrics = metrics
         self._max_bytes = max_bytes
         self._uplinks = uplinks
+        self._progress = progress
         self._ledger = Ledger()
         self._lock = Lock(path)
         self._database = Database(path, self._ledger, metrics, self._connect)
 
     def _connect(self) -> sqlite3.Connection:
-        db, self.report = open_database(self.path, self._ledger, self._clock.now())
+        db, self.report = open_database(
+            self.path, self._ledger, self._clock.now(), uplinks=self._uplinks or (), progress=self._progress
+        )
         return db
 
     async def __aenter__(self) -> Store:
@@ -89,6 +103,10 @@ class Store:
             await self._database.open()
             if self.report.lost:
                 self._metrics.count("outbox.dropped", self.report.lost, reason="lost")
+            if self.report.damaged:
+                self._metrics.count("outbox.dropped", self.report.damaged, reason="damaged")
+            if self.report.salvaged:
+                self._metrics.count("store.salvaged", self.report.salvaged)
             if self.report.set_aside:
                 self._metrics.count("store.set_aside")
             if self._uplinks is not None:

@@ -161,7 +161,7 @@ async def test_a_damaged_file_is_set_aside_and_a_fresh_one_begun(path: Path, dam
     async with a_store(path, metrics=metrics) as store:
         assert store.report.fresh
         assert store.report.set_aside is not None
-        assert store.report.set_aside.name == "store.db.damaged-20250615T150640Z"
+        assert store.report.set_aside.name == "store.db.damaged-20250615T150640Z-salvaged"
         assert store.report.set_aside.stat().st_size > 0
         assert store.epoch != epoch
         assert metrics.counters["store.set_aside"] == 1
@@ -170,7 +170,7 @@ async def test_a_damaged_file_is_set_aside_and_a_fresh_one_begun(path: Path, dam
     path.write_bytes(b"again, in the same second " * 500)
     async with a_store(path) as store:
         assert store.report.set_aside is not None
-        assert store.report.set_aside.name.endswith("Z-2")
+        assert store.report.set_aside.name.endswith("Z-2-salvaged")
 
 
 async def test_an_empty_file_is_a_fresh_store(path: Path) -> None:

@@ -1,0 +1,169 @@
+"""A damaged store, read row by row: what SQLite refuses is stepped over, and nothing in the file is trusted unseen."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+from edgefn.errors import StoreError
+from edgefn.store import schema
+from edgefn.store.files import sync_folder, wal_path
+
+log = logging.getLogger(__name__)
+
+_PAGE = 4096
+_TREE = (0x02, 0x05, 0x0A, 0x0D)  # the first byte of a page of a table or an index
+_GALLOP = 1.25  # steps over a damaged part grow by a quarter, so no more good rows than that share of it are missed
+
+
+class Source:
+    """`with Source(path) as source`. Raises StoreError where the file is not a store of ours at all, or too new."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rebuilt = False  # its first page was unreadable and is replaced
+
+    def __enter__(self) -> Source:
+        try:
+            self._db = self._connect()
+        except sqlite3.DatabaseError as error:
+            if not schema.is_damage(error) or not self._rebuild_first_page():
+                raise StoreError(f"{self.path}: nothing of it can be read as a store: {error}") from error
+            self.rebuilt = True
+            try:
+                self._db = self._connect()
+            except sqlite3.DatabaseError as again:
+                raise StoreError(f"{self.path}: nothing of it can be read as a store: {again}") from again
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+        self.path.with_name(self.path.name + "-shm").unlink(missing_ok=True)
+
+    def _connect(self) -> sqlite3.Connection:
+        # Read-only, so that the log stays as it is: SQLite would write it into the damaged file. That takes a file of
+        # shared memory beside it; where none can be made, the log cannot be read.
+        mode = "mode=ro" if os.access(self.path.parent, os.W_OK) else "immutable=1"
+        db = sqlite3.connect(f"file:{quote(str(self.path))}?{mode}", uri=True, isolation_level=None)
+        try:
+            db.text_factory = lambda data: data.decode(errors="replace")
+            db.execute("PRAGMA cache_size = -2000")
+            db.execute("PRAGMA writable_schema = ON")  # or SQLite refuses all of a file that ends too early
+            schema.check_ours(db, self.path)
+            self._columns = {
+                table: [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+                for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    @property
+    def identity(self) -> str:
+        """The same for each copy of the file: its epoch, or a checksum where that cannot be read."""
+        if epoch := dict(self.small("meta", ["name", "value"])).get("epoch"):
+            return str(epoch)
+        crc = 0
+        with self.path.open("rb") as file:
+            file.seek(_PAGE)  # the first page may have been replaced
+            while chunk := file.read(1 << 20):
+                crc = zlib.crc32(chunk, crc)
+        return f"crc-{crc:08x}"
+
+    def small(self, table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        """A table of few rows, as far as it can be read."""
+        found: list[tuple[Any, ...]] = []
+        if table in self._columns:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                found.extend(self._db.execute(f"SELECT {', '.join(columns)} FROM {table}"))
+        return found
+
+    def span(self, tables: Sequence[str]) -> int:
+        """How many rows tables that number their rows together have at the most: by their ids, without reading them."""
+        ids: list[int] = []
+        for table in tables:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                ids += (
+                    self._db.execute(f"SELECT min(id), max(id) FROM {table} HAVING min(id) IS NOT NULL").fetchone()
+                    or ()
+                )
+        return ((max(ids) - min(ids)) >> 2) + 1 if ids else 0
+
+    def rows(self, table: str, columns: Sequence[str], after: int = 0) -> Iterator[tuple[Any, ...]]:
+        """The readable rows with an id above `after`, the id first, in the order of the table."""
+        select = f"SELECT id, {', '.join(self._expressions(table, columns))} FROM {table} WHERE id >= ? ORDER BY id"
+        start: int | None = after + 1 if table in self._columns else None
+        while start is not None:
+            last = start - 1
+            try:
+                for row in self._db.execute(select, (start,)):
+                    yield row
+                    last = row[0]
+            except sqlite3.DatabaseError as error:
+                start = self._beyond(select, last)
+                log.warning("%s: rows of %s after %d cannot be read (%s)", self.path, table, last, error)
+            else:
+                start = None
+
+    def _expressions(self, table: str, columns: Sequence[str]) -> list[str]:
+        """Columns that came with a later version have their defaults in a file of an earlier one."""
+        known = self._columns[table]
+        return [name if name in known else "NULL" if name == "summary" else "0" for name in columns]
+
+    def _beyond(self, select: str, last: int) -> int | None:
+        """The id where reading can go on after row `last`, by bisection: behind the damaged pages."""
+
+        def readable(id_: int) -> bool:
+            try:
+                self._db.execute(select + " LIMIT 1", (id_,)).fetchone()
+            except sqlite3.DatabaseError:
+                return False
+            return True
+
+        bad, step = last + 1, 1
+        while not readable(good := bad + step):
+            bad, step = good, int(step * _GALLOP) + 1
+            if bad + step >= 1 << 62:
+                return None
+        while good - bad > 1:
+            middle = (bad + good) // 2
+            bad, good = (bad, middle) if readable(middle) else (middle, good)
+        return good
+
+    def _rebuild_first_page(self) -> bool:
+        """Puts the first page of a fresh store in the place of one that cannot be read; False where that is no use.
+
+        It says where the tables begin, and stores of one version begin alike. The page as it was is kept beside it.
+        """
+        size = self.path.stat().st_size
+        template, roots = schema.first_page()
+        with self.path.open("rb") as file:
+            original = file.read(_PAGE)
+            begins = [os.pread(file.fileno(), 1, (root - 1) * _PAGE) for root in roots]
+        if size < 2 * _PAGE or sum(begin != b"" and begin[0] in _TREE for begin in begins) <= len(roots) // 2:
+            return False
+        page = bytearray(template)
+        page[18:20] = b"\2\2" if wal_path(self.path).exists() else b"\1\1"
+        page[28:32] = (size // _PAGE).to_bytes(4, "big")
+        page[32:40] = bytes(8)  # no list of free pages: what it said is lost
+        page[92:96] = page[24:28]
+        kept = self.path.with_name(self.path.name + ".page1")
+        if not kept.exists():
+            kept.write_bytes(original)
+            sync_folder(self.path.parent)
+        with self.path.open("r+b") as file:
+            file.write(page)
+            os.fsync(file.fileno())
+        log.warning("%s: its first page cannot be read and is replaced; it is kept as %s", self.path, kept.name)
+        return True
