@@ -29,6 +29,10 @@ class StoreError(EdgefnError, OSError):
     """The store cannot be opened, read or written. The message names the file."""
 
 
+class StoreDamagedError(StoreError):
+    """The file of the store is broken. Only a restart helps, which sets it aside and takes over what can be read."""
+
+
 class LinkClosedError(EdgefnError, ConnectionError):
     """The other end of a link between two processes has gone."""
 

@@ -11,6 +11,7 @@ from edgefn.config import Config
 
 BAD_INPUT = 1
 CANNOT_RUN = 2
+STORE_DAMAGED = 3  # `edgefn run`: start it again, and it takes over what can be read
 
 
 def find_settings(where: Path | None) -> Path | None:

@@ -16,7 +16,7 @@ from edgefn.address import BrokerAddress
 from edgefn.broker import PrivateBroker
 from edgefn.cli import common
 from edgefn.config import Config
-from edgefn.errors import ConfigError
+from edgefn.errors import ConfigError, StoreDamagedError
 
 log = logging.getLogger("edgefn")
 
@@ -29,6 +29,8 @@ def run(where: Path | None, verbose: bool) -> None:
 
     Without a folder: the edgefn.toml of this one; without that, the host driver and the handlers that ship, on the broker at
     127.0.0.1:1883 or on a private one where none listens.
+
+    Exit status 2: it cannot run. 3: the store is damaged, and the next start takes over what can be read of it.
     """
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -42,9 +44,11 @@ def run(where: Path | None, verbose: bool) -> None:
             address = _broker(settings, stack)
             raise SystemExit(asyncio.run(gateway.run(settings, address)))
     except* OSError as errors:
-        for error in _leaves(errors):
+        leaves = list(_leaves(errors))
+        for error in leaves:
             log.error("%s", error)
-        raise SystemExit(common.CANNOT_RUN) from None
+        damaged = any(isinstance(error, StoreDamagedError) for error in leaves)
+        raise SystemExit(common.STORE_DAMAGED if damaged else common.CANNOT_RUN) from None
 
 
 def _leaves(errors: BaseException) -> Iterator[BaseException]:

@@ -18,7 +18,7 @@ from edgefn.address import BrokerAddress
 from edgefn.bus import Bus
 from edgefn.clock import Clock, SystemClock
 from edgefn.config import Config, UplinkSettings, cache_folder
-from edgefn.errors import StoreError
+from edgefn.errors import StoreDamagedError, StoreError
 from edgefn.events import to_json
 from edgefn.gateway import results, systemd
 from edgefn.gateway.alerts import Alerts
@@ -118,6 +118,7 @@ class Gateway:
                         ("alerts", self._alerts.run()),
                         ("commands", commands.run()),
                         ("main", self._main()),
+                        ("damage", self._damage()),
                         ("systemd", systemd.ping_watchdog()),
                         *((f"uplink {uplink.name}", uplink.run()) for uplink in self.uplinks),
                     )
@@ -161,8 +162,8 @@ class Gateway:
         """First those that make events, then those that work on them, then those that send."""
         await self.drivers.stop()
         await self.engine.stop()
-        if self.uplinks and all([(await uplink.state())["state"] == "connected" for uplink in self.uplinks]):
-            with suppress(TimeoutError):
+        with suppress(TimeoutError, StoreError):
+            if self.uplinks and all([(await uplink.state())["state"] == "connected" for uplink in self.uplinks]):
                 await asyncio.wait_for(self._drained(), DRAIN)
         await self.monitor.publish_metrics(self._gauges)
         await self.monitor.offline()
@@ -171,6 +172,15 @@ class Gateway:
         for uplink in self.uplinks:
             while (await uplink.state())["rows"]:  # noqa: ASYNC110 - for a second at most, on the way out
                 await asyncio.sleep(0.05)
+
+    async def _damage(self) -> None:
+        """Ends the gateway when the store turns out to be damaged: what can be read is taken over at the next start."""
+        try:
+            await self.store.damage()
+        except StoreDamagedError as error:
+            self._store_state = str(error)
+            log.error("%s; this gateway ends for that", error)
+            raise
 
     # What the engine's host asks and tells
 
@@ -283,6 +293,8 @@ class Gateway:
         while True:
             try:
                 stored = await self.store.commit(commit)
+            except StoreDamagedError:
+                raise
             except StoreError as error:
                 if self._store_state == "ok":
                     log.error("%s; handlers go on, and what they put out waits", error)

@@ -49,6 +49,9 @@ class Monitor:
         await self.tell(self.topics.info, info)
 
     async def offline(self) -> None:
+        """The last words, with the log records that say why."""
+        while self._records:
+            await self.tell(self.topics.log, self._records.popleft(), retain=False)
         await self._bus.publish(self.topics.status, b"offline", retain=True)
 
     async def run(self, gauges: Gauges) -> None:

@@ -8,13 +8,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import aiosqlite
 
-from edgefn.errors import StoreError
+from edgefn.errors import StoreDamagedError, StoreError
 from edgefn.metrics import Metrics
+from edgefn.store import asides
 from edgefn.store.ledger import Ledger
+from edgefn.store.schema import is_damage
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection, Ledger], T]
@@ -22,14 +24,15 @@ Work = Callable[[sqlite3.Connection, Ledger], T]
 MAX_MERGED = 64  # callers in one transaction
 MAX_MERGED_ROWS = 4096
 
+_RESTART = "it is damaged: restart edgefn, which sets the file aside and takes over what can be read of it"
 _ADVICE = {
     "SQLITE_FULL": "the disk or its quota is full: make room; what was not stored can be stored again later",
     "SQLITE_IOERR": "the disk reports an error: check its space, the card and the kernel log",
     "SQLITE_READONLY": "the file cannot be written: check its owner and whether the disk is mounted read-only",
     "SQLITE_BUSY": "another program has it open: close that program",
     "SQLITE_CANTOPEN": "it cannot be opened: check the folder and its owner",
-    "SQLITE_CORRUPT": "it is damaged: restart edgefn, which sets the file aside and begins a fresh one",
-    "SQLITE_NOTADB": "it is damaged: restart edgefn, which sets the file aside and begins a fresh one",
+    "SQLITE_CORRUPT": _RESTART,
+    "SQLITE_NOTADB": _RESTART,
 }
 
 
@@ -37,7 +40,8 @@ def store_error(path: Path, error: sqlite3.Error) -> StoreError:
     """The same failure with the name of the file and what to do."""
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
     advice = next((text for code, text in _ADVICE.items() if name.startswith(code)), "see the log")
-    return StoreError(f"{path}: {error} ({name}); {advice}")
+    kind = StoreDamagedError if is_damage(error) else StoreError
+    return kind(f"{path}: {error} ({name}); {advice}")
 
 
 class _Connection(aiosqlite.Connection):
@@ -82,6 +86,8 @@ class Database:
         self._waiting: deque[_Job] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._open = False
+        self._damage: StoreDamagedError | None = None
+        self._damaged = asyncio.Event()
 
     async def open(self) -> None:
         try:
@@ -103,7 +109,7 @@ class Database:
         while self._writer is not None:
             await asyncio.wait([self._writer])
         try:
-            if last is not None:
+            if last is not None and self._damage is None:
                 await self._connection.run(last)
         except sqlite3.Error as error:
             raise store_error(self.path, error) from error
@@ -122,7 +128,7 @@ class Database:
         try:
             return await self._connection.run(run)
         except sqlite3.Error as error:
-            raise store_error(self.path, error) from error
+            raise self._error(error) from error
 
     async def transact(self, work: Work[T], rows: int = 1, *, patience: float = 0.0) -> T:
         """Runs `work` in a transaction and returns its result once that is on the disk.
@@ -180,19 +186,34 @@ class Database:
         try:
             results, dropped = await self._connection.run(lambda db: self._transaction(db, [job.work for job in jobs]))
         except sqlite3.OperationalError as error:
-            self._fail(jobs, store_error(self.path, error))
+            self._fail(jobs, self._error(error))
         except Exception as error:
             if len(jobs) > 1:  # one of them is wrong in itself; the others must not suffer for it
                 for job in jobs:
                     await self._write_group([job])
             else:
-                self._fail(jobs, store_error(self.path, error) if isinstance(error, sqlite3.Error) else error)
+                self._fail(jobs, self._error(error) if isinstance(error, sqlite3.Error) else error)
         else:
             for reason, n in dropped.items():
                 self._metrics.count("outbox.dropped", n, reason=reason)
             for job, result in zip(jobs, results, strict=True):
                 if not job.done.done():
                     job.done.set_result(result)
+
+    def _error(self, error: sqlite3.Error) -> StoreError:
+        """Damage is remembered in a file, too: what met it here may lie where the next start does not look."""
+        told = store_error(self.path, error)
+        if isinstance(told, StoreDamagedError) and self._damage is None:
+            self._damage = told
+            asides.accuse(self.path, str(told))
+            self._damaged.set()
+        return told
+
+    async def damage(self) -> NoReturn:
+        """Waits until a call meets damage, and raises that StoreDamagedError."""
+        await self._damaged.wait()
+        assert self._damage is not None
+        raise self._damage
 
     def _fail(self, jobs: Sequence[_Job], error: Exception) -> None:
         self._metrics.count("store.failed", len(jobs))

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 from edgefn.clock import Clock
 from edgefn.errors import ConfigError, StoreError
@@ -132,6 +133,10 @@ class Store:
     def epoch(self) -> str:
         """Part of every key; a fresh store has a new one, and so has one whose newest commits were unreadable."""
         return self._ledger.epoch
+
+    async def damage(self) -> NoReturn:
+        """Waits until a call meets damage in the file, and raises StoreDamagedError: only a new start helps then."""
+        await self._database.damage()
 
     async def commit(self, commit: Commit) -> list[Item]:
         """Makes items and checkpoint durable in one transaction; returns the items with their sequence numbers.

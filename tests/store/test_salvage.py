@@ -4,6 +4,7 @@
 # A test has nothing else to do meanwhile.
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
 import sqlite3
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgefn.errors import StoreError
+from edgefn.errors import StoreDamagedError, StoreError
 from edgefn.metrics import Metrics
 from edgefn.store import CheckpointPart, Commit, Item, Store, asides, salvage
 from edgefn.store.files import wal_path
@@ -319,8 +320,6 @@ async def test_damage_that_was_a_glitch_costs_nothing(path: Path) -> None:
 
 
 def test_a_copy_has_the_identity_of_the_original_also_without_its_epoch(tmp_path: Path) -> None:
-    import asyncio
-
     path, copy = tmp_path / "store.db", tmp_path / "copy.db"
     asyncio.run(filled(path, 100))
     for damage in (lambda: None, lambda: spoil(path, root(path, "meta")), lambda: spoil(path, 1)):
@@ -376,8 +375,26 @@ async def test_whatever_is_overwritten_nothing_is_invented_or_twice_and_all_is_a
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    import asyncio
-
     path = tmp_path_factory.mktemp("template") / "store.db"
     before = asyncio.run(filled(path, 300))
     return Template(path.read_bytes(), before)
+
+
+async def test_damage_met_while_open_ends_the_store_and_the_next_start_mends_it(path: Path) -> None:
+    before = await filled(path)
+    page = leaves(path, "item_1")[1]
+    async with a_store(path, uplinks=("cloud", "archive")) as store:
+        spoil(path, page)
+        asides.suspect(path).unlink()
+        watching = asyncio.create_task(store.damage())
+        with pytest.raises(
+            StoreDamagedError, match=r"store\.db: .*it is damaged: restart edgefn, which sets the file aside"
+        ):
+            await everything(store)
+        with pytest.raises(StoreDamagedError):
+            await watching
+    assert asides.suspect(path).exists()
+    async with a_store(path, uplinks=("cloud", "archive")) as store:
+        after = await everything(store)
+        assert 0 < len(after) == len(before) - store.report.damaged
+    assert not asides.suspect(path).exists()
