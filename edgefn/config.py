@@ -62,6 +62,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
 
 class StoreSettings(msgspec.Struct, frozen=True):
     max_size: Size = Size(256 << 20)
+    ballast: Size = Size(8 << 20)
 
 
 class MonitorSettings(msgspec.Struct, frozen=True):
@@ -176,6 +177,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "engine.commit_interval": (lambda ns: 10 * _MS <= ns <= 10 * _MINUTE, "between 10ms and 10m is allowed"),
     "engine.deadline": (lambda ns: ns >= 10 * _MS, "10ms or more is allowed"),
     "engine.memory": (lambda size: size >= 16 << 20, "16MB or more is allowed"),
+    "store.max_size": (lambda size: size >= 64 << 10, "64kB or more is allowed"),
+    "store.ballast": (lambda size: size == 0 or size >= 256 << 10, "256kB or more is allowed, or 0 for none"),
     "monitor.interval": (lambda ns: 100 * _MS <= ns <= 60 * _MINUTE, "between 100ms and 1h is allowed"),
 }
 
@@ -266,7 +269,7 @@ def _convert(kind: type, value: Any) -> Any:
 
 def parse_size(value: Any) -> int:
     """Bytes of 64MB, 1.5GB or of a plain number. Raises ValueError for anything else."""
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)i?B?\s*", value) if isinstance(value, str) else None
     if match is None or float(match[1]) <= 0:

@@ -72,11 +72,11 @@ def test_without_a_machine_id_the_host_name_is_the_id(monkeypatch: pytest.Monkey
 
 
 def test_durations_and_sizes_are_read_with_their_units():
-    settings = read('[engine]\ncommit_interval = "1m30s"\ndeadline = 2.5\nmemory = "1GB"\n[store]\nmax_size = 4096')
+    settings = read('[engine]\ncommit_interval = "1m30s"\ndeadline = 2.5\nmemory = "1GB"\n[store]\nmax_size = 65536')
     assert settings.engine.commit_interval == 90 * SECOND
     assert settings.engine.deadline == 2.5 * SECOND
     assert settings.engine.memory == 1 << 30
-    assert settings.store.max_size == 4096
+    assert settings.store.max_size == 65536
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_size(text: str | int, size: int):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("wrong", ["", "MB", "-1MB", "0MB", 0, -5, True, 1.5, None, "10 parsecs", [1]])
+@pytest.mark.parametrize("wrong", ["", "MB", "-1MB", "0MB", -5, True, 1.5, None, "10 parsecs", [1]])
 def test_what_is_no_size(wrong: object):
     with pytest.raises(ValueError, match="a size is expected, such as '64MB'"):
         parse_size(wrong)

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 RETRY_COMMIT = (1.0, 30.0)  # seconds: the first wait after the store has refused a commit, and the longest
 DRAIN = 1.0  # seconds that a stopping gateway gives its uplinks
 ENGINE_PATIENCE = 20.0  # seconds that drivers wait for the engine's first connection
+FULL = "the disk is full: the store does not grow, and new items use the room of those that were sent"
 METER = ("events", "rows", "skipped", "raised", "ns")
 
 
@@ -89,6 +90,8 @@ class Gateway:
                     clock=self._clock,
                     metrics=self.metrics,
                     max_bytes=config.store.max_size,
+                    ballast=config.store.ballast,
+                    progress=_tell_progress,
                     uplinks=list(uplinks),
                 )
             )
@@ -356,7 +359,7 @@ class Gateway:
         await self._settle_alerts()  # the broker may have come back with what a crash had left there
         told: dict[str, Any] = {
             "engine": self._engine_state,
-            "store": self._store_state,
+            "store": FULL if self._store_state == "ok" and self.store.lean else self._store_state,
             "streams": self._newest,
             "uplinks": {},
             "drops": [],
@@ -394,6 +397,11 @@ class Gateway:
                 for driver in config.driver
             ],
         }
+
+
+def _tell_progress(done: int, of: int) -> None:
+    if done % 50_000 == 0:
+        log.warning("a damaged store is taken over: %d of about %d rows", done, of)
 
 
 def _model() -> str:

@@ -16,6 +16,7 @@ from edgefn.errors import StoreDamagedError, StoreError
 from edgefn.metrics import Metrics
 from edgefn.store import asides
 from edgefn.store.ledger import Ledger
+from edgefn.store.reserve import Reserve
 from edgefn.store.schema import is_damage
 
 T = TypeVar("T")
@@ -77,11 +78,17 @@ class Database:
     """
 
     def __init__(
-        self, path: Path, ledger: Ledger, metrics: Metrics, connector: Callable[[], sqlite3.Connection]
+        self,
+        path: Path,
+        ledger: Ledger,
+        metrics: Metrics,
+        reserve: Reserve,
+        connector: Callable[[], sqlite3.Connection],
     ) -> None:
         self.path = path
         self._ledger = ledger
         self._metrics = metrics
+        self._reserve = reserve
         self._connection = _Connection(connector, iter_chunk_size=64)
         self._waiting: deque[_Job] = deque()
         self._writer: asyncio.Task[None] | None = None
@@ -99,6 +106,7 @@ class Database:
                 raise store_error(self.path, error) from error
             raise
         self._open = True
+        self._count_relief()
 
     async def close(self, last: Callable[[sqlite3.Connection], None] | None = None) -> None:
         """Finishes what waits, runs `last`, closes. Calling it again does nothing."""
@@ -110,7 +118,7 @@ class Database:
             await asyncio.wait([self._writer])
         try:
             if last is not None and self._damage is None:
-                await self._connection.run(last)
+                await self._connection.run(lambda db: self._write_with_relief(db, last))
         except sqlite3.Error as error:
             raise store_error(self.path, error) from error
         finally:
@@ -184,7 +192,12 @@ class Database:
 
     async def _write_group(self, jobs: Sequence[_Job]) -> None:
         try:
-            results, dropped = await self._connection.run(lambda db: self._transaction(db, [job.work for job in jobs]))
+            try:
+                results, dropped = await self._connection.run(
+                    lambda db: self._transaction(db, [job.work for job in jobs])
+                )
+            finally:
+                self._count_relief()
         except sqlite3.OperationalError as error:
             self._fail(jobs, self._error(error))
         except Exception as error:
@@ -215,13 +228,32 @@ class Database:
         assert self._damage is not None
         raise self._damage
 
+    def _count_relief(self) -> None:
+        given_up, self._reserve.given_up = self._reserve.given_up, 0
+        if given_up:
+            self._metrics.count("store.ballast_given_up", given_up)
+
     def _fail(self, jobs: Sequence[_Job], error: Exception) -> None:
         self._metrics.count("store.failed", len(jobs))
         for job in jobs:
             if not job.done.done():
                 job.done.set_exception(error)
 
+    def _write_with_relief(self, db: sqlite3.Connection, write: Callable[[sqlite3.Connection], T]) -> T:
+        """Once more, where the disk was full and there was something to give up."""
+        try:
+            return write(db)
+        except sqlite3.Error as error:
+            if not self._reserve.relieve(error, db):
+                raise
+        return write(db)
+
     def _transaction(self, db: sqlite3.Connection, works: Sequence[Work[Any]]) -> tuple[list[Any], Counter[str]]:
+        result = self._write_with_relief(db, lambda db: self._attempt(db, works))
+        self._reserve.restore(db)
+        return result
+
+    def _attempt(self, db: sqlite3.Connection, works: Sequence[Work[Any]]) -> tuple[list[Any], Counter[str]]:
         ledger = self._ledger
         if ledger.stale:
             ledger.load(db)

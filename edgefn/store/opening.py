@@ -13,18 +13,25 @@ from edgefn.errors import StoreError
 from edgefn.store import asides, files, reading, schema
 from edgefn.store.ledger import Ledger
 from edgefn.store.records import OpenReport
+from edgefn.store.reserve import Reserve
 from edgefn.store.salvage import Progress, Salvaged, salvage
 
 log = logging.getLogger(__name__)
 
 
 def open_database(
-    path: Path, ledger: Ledger, now: int, *, uplinks: Sequence[str] = (), progress: Progress | None = None
+    path: Path,
+    ledger: Ledger,
+    now: int,
+    *,
+    reserve: Reserve | None = None,
+    uplinks: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> tuple[sqlite3.Connection, OpenReport]:
     """Opens or begins the store at `path` in the calling thread and loads the ledger.
 
-    A damaged file is set aside, and what can be read of it is taken over; `progress` hears how far that is. `uplinks`
-    get the items of a file that does not say whose they are.
+    `reserve` bounds what it writes. A damaged file is set aside, and what can be read of it is taken over; `progress`
+    hears how far that is. `uplinks` get the items of a file that does not say whose they are.
 
     Raises StoreError for a file that is not ours or too new, OSError and sqlite3.Error for one that cannot be opened.
     """
@@ -42,6 +49,8 @@ def open_database(
         report = replace(report, set_aside=aside, clean=False)
     try:
         asides.suspect(path).unlink(missing_ok=True)
+        if reserve is not None:
+            reserve.prepare(db)
         for file in asides.pending(path):
             report = _take_over(db, ledger, file, report, uplinks, progress)
         asides.prune(path, spare=report.set_aside)

@@ -30,6 +30,7 @@ from edgefn.store.records import (
     Stats,
     StreamStats,
 )
+from edgefn.store.reserve import SIZE, Ballast, Reserve
 from edgefn.store.salvage import Progress
 
 log = logging.getLogger(__name__)
@@ -45,21 +46,24 @@ def open_store(
     metrics: Metrics,
     max_bytes: int = MAX_BYTES,
     uplinks: Sequence[str] | None = None,
+    ballast: int = SIZE,
     progress: Progress | None = None,
 ) -> Store:
     """The store at `path`: `async with open_store(…) as store`. `max_bytes` bounds the payloads in the outbox.
 
-    `uplinks` names all that there are, as `Store.use_uplinks` does; None leaves them as they were. Entering raises
-    StoreError where the file is in use, belongs to something else, is too new, or its folder cannot be written. A
-    damaged file is set aside, a fresh one begun, and what can be read of the old one is taken over: see `Store.report`.
-    That takes a while where there is much; `progress` hears of it (rows looked at, and about how many there are), in
-    another thread.
+    `ballast` bytes of the disk are kept for the day on which it is full. `uplinks` names all that there are, as
+    `Store.use_uplinks` does; None leaves them as they were.
+
+    Entering raises StoreError where the file is in use, belongs to something else, is too new, or its folder cannot be
+    written. A damaged file is set aside, a fresh one begun, and what can be read of the old one is taken over: see
+    `Store.report`. That takes a while where there is much; `progress` hears of it (rows looked at, and about how many
+    there are), in another thread.
     """
     if not re.fullmatch(r"[a-z0-9-]+", gateway):
         raise ConfigError(f"gateway id {gateway!r}: only a-z, 0-9 and - are allowed")
     if max_bytes <= 0:
         raise ConfigError(f"max_bytes {max_bytes}: the outbox needs a size above 0")
-    return Store(Path(path), gateway, clock, metrics, max_bytes, uplinks, progress)
+    return Store(Path(path), gateway, clock, metrics, max_bytes, uplinks, ballast, progress)
 
 
 class Store:
@@ -79,6 +83,7 @@ class Store:
         metrics: Metrics,
         max_bytes: int,
         uplinks: Sequence[str] | None,
+        ballast: int,
         progress: Progress | None,
     ) -> None:
         self.path = path
@@ -90,11 +95,25 @@ class Store:
         self._progress = progress
         self._ledger = Ledger()
         self._lock = Lock(path)
-        self._database = Database(path, self._ledger, metrics, self._connect)
+        self._reserve = Reserve(path, Ballast(path, ballast), max_bytes, clock.monotonic)
+        self._database = Database(path, self._ledger, metrics, self._reserve, self._connect)
 
     def _connect(self) -> sqlite3.Connection:
+        try:
+            return self._open()
+        except (sqlite3.Error, OSError) as error:
+            if not self._reserve.relieve(error):
+                raise
+        return self._open()
+
+    def _open(self) -> sqlite3.Connection:
         db, self.report = open_database(
-            self.path, self._ledger, self._clock.now(), uplinks=self._uplinks or (), progress=self._progress
+            self.path,
+            self._ledger,
+            self._clock.now(),
+            reserve=self._reserve,
+            uplinks=self._uplinks or (),
+            progress=self._progress,
         )
         return db
 
@@ -124,10 +143,17 @@ class Store:
 
     async def close(self) -> None:
         """Finishes what waits and closes the file. Calling it again does nothing."""
+        room = self._reserve.room_of_log()
         try:
             await self._database.close(_mark_clean)
+            self._reserve.keep(room)
         finally:
             self._lock.release()
+
+    @property
+    def lean(self) -> bool:
+        """The disk is full: the file does not grow, and new items use what deleted ones leave."""
+        return self._reserve.lean
 
     @property
     def epoch(self) -> str:

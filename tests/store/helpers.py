@@ -34,6 +34,7 @@ def a_store(
     clock: TurnedClock | None = None,
     metrics: Metrics | None = None,
     max_bytes: int = 1 << 24,
+    ballast: int = 0,
 ) -> Store:
     return open_store(
         path,
@@ -41,6 +42,7 @@ def a_store(
         clock=clock or TurnedClock(),
         metrics=metrics or Metrics(),
         max_bytes=max_bytes,
+        ballast=ballast,
         uplinks=uplinks,
     )
 
