@@ -1,5 +1,6 @@
 """The durable state of a gateway: what must reach the cloud and what must survive a power cut, in one SQLite file."""
 
+from edgefn.store.ledger import Era
 from edgefn.store.records import (
     CheckpointPart,
     Commit,
@@ -20,6 +21,7 @@ __all__ = [
     "Commit",
     "DeadLetter",
     "Drop",
+    "Era",
     "Item",
     "NewItem",
     "OpenReport",

@@ -38,15 +38,17 @@ def write(db: sqlite3.Connection, ledger: Ledger, parts: Sequence[CheckpointPart
         db.execute("INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?)", row)
 
 
-def load(db: sqlite3.Connection) -> tuple[dict[str, list[bytes]], set[str]]:
-    """The parts of each owner in order, and the owners of which a part is damaged or missing.
+def load(db: sqlite3.Connection, wanted: str | None = None) -> tuple[dict[str, list[bytes]], set[str]]:
+    """The parts of each owner (or of one) in order, and the owners of which a part is damaged or missing.
 
     The part number is under the checksum, so a part that turned up under another owner's name is seen on both sides;
     without it an owner would silently miss one change.
     """
     good: dict[str, list[bytes]] = {}
     damaged: set[str] = set()
-    for owner, n, crc, data in db.execute("SELECT owner, n, crc, data FROM checkpoint ORDER BY id"):
+    for owner, n, crc, data in db.execute(
+        "SELECT owner, n, crc, data FROM checkpoint WHERE ?1 IS NULL OR owner = ?1 ORDER BY id", (wanted,)
+    ):
         parts = good.setdefault(owner, [])
         if n == len(parts) and isinstance(data, bytes) and checksum(owner, n, data) == crc:
             parts.append(data)

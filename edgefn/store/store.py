@@ -13,10 +13,10 @@ from typing import NoReturn
 from edgefn.clock import Clock
 from edgefn.errors import ConfigError, StoreError
 from edgefn.metrics import Metrics
-from edgefn.store import checkpoint, dead, outbox, reading
+from edgefn.store import checkpoint, dead, eras, outbox, reading
 from edgefn.store.database import Database
 from edgefn.store.files import Lock
-from edgefn.store.ledger import MAX_UPLINKS, Ledger, UplinkAccount
+from edgefn.store.ledger import MAX_UPLINKS, Era, Ledger, UplinkAccount
 from edgefn.store.opening import open_database
 from edgefn.store.outbox import Purge
 from edgefn.store.records import (
@@ -322,9 +322,20 @@ class Store:
         """Throws dead letters away, None: all. Returns how many; they count as `purged`."""
         return await self._database.transact(lambda db, ledger: dead.purge(db, ledger, ids), dead.MAX_ROWS)
 
-    async def load_checkpoint(self) -> dict[str, list[bytes]]:
-        """The parts of each owner: the snapshot, then its deltas in order. An owner with a damaged part is dropped."""
-        good, damaged = await self._database.read(lambda db, _: checkpoint.load(db))
+    async def begin_era(self, boot: str, offset: int, synced: bool) -> None:
+        """From now on items are stamped by gateway time, which is `offset` ns ahead of the monotonic clock of this boot.
+
+        `synced`: it is known to be right. What was stored in this boot while it was not is put right with it.
+        """
+        await self._database.transact(lambda db, ledger: eras.begin(db, ledger, boot, offset, synced))
+
+    async def newest_era(self) -> Era | None:
+        """The era of what was stored last, of this boot or of an earlier one."""
+        return await self._database.read(lambda _, ledger: eras.newest(ledger))
+
+    async def load_checkpoint(self, owner: str | None = None) -> dict[str, list[bytes]]:
+        """The parts of each owner (or of one): the snapshot, then its deltas in order. One with a damaged part is dropped."""
+        good, damaged = await self._database.read(lambda db, _: checkpoint.load(db, owner))
         if damaged:
             log.error("%s: the saved state of %s is damaged and dropped", self.path, ", ".join(sorted(damaged)))
             self._metrics.count("checkpoint.damaged", len(damaged))
