@@ -57,12 +57,14 @@ class Decoder:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self.took_arrival = False  # the event added last has its time of arrival, by the gateway's clock
 
     def add(self, fields: dict[str, Any], table: Table, key: int, arrival: int, unit: str = "auto") -> int:
         """Adds one event (one row, or one a sample where it holds arrays); returns the number of rows.
 
         `unit`: how the event's `ts` is written; "arrival" does without it.
         """
+        self.took_arrival = False
         for name in table.fields:
             if isinstance(fields.get(name), (np.ndarray, list)):
                 return self._add_batch(fields, table, key, arrival, unit)
@@ -91,16 +93,13 @@ class Decoder:
 
     def _time(self, value: Any, arrival: int, unit: str) -> int:
         """The event's own time where it is believable, else that of its arrival."""
-        if value is None or unit == "arrival":
-            return arrival
-        ts = to_ns(value, unit)
-        if ts is None:
-            self._metrics.count("ts.unusable", reason="unclear")
-            return arrival
-        if ts > arrival + MAX_SKEW:
-            self._metrics.count("ts.unusable", reason="future")
-            return arrival
-        return ts
+        if value is not None and unit != "arrival":
+            ts = to_ns(value, unit)
+            if ts is not None and ts <= arrival + MAX_SKEW:
+                return ts
+            self._metrics.count("ts.unusable", reason="unclear" if ts is None else "future")
+        self.took_arrival = True
+        return arrival
 
     def _add_batch(self, fields: dict[str, Any], table: Table, key: int, arrival: int, unit: str) -> int:
         """Arrays of one length become columns; a scalar beside them holds for every sample.
@@ -140,6 +139,7 @@ class Decoder:
             low, high = arrays["ts"].min(), arrays["ts"].max()
             if not EARLIEST <= low <= high <= arrival + MAX_SKEW:  # nor where one is NaN
                 self._metrics.count("ts.unusable", reason="unclear")
+                self.took_arrival = True
                 return arrival
             times = arrays["ts"].astype(np.int64)
             return times
@@ -148,10 +148,11 @@ class Decoder:
             self._metrics.count("ts.unusable", reason="dt")
             dt = 0
         step = round(dt)
-        start = self._time(fields["ts"], arrival, unit) if "ts" in fields else arrival - n * step
+        self.took_arrival = "ts" not in fields
+        start = arrival - n * step if self.took_arrival else self._time(fields["ts"], arrival, unit)
         if start + n * step > arrival + MAX_SKEW:
             self._metrics.count("ts.unusable", reason="future")
-            start = arrival - n * step
+            self.took_arrival, start = True, arrival - n * step
         times = start + np.arange(n, dtype=np.int64) * step
         return times
 

@@ -186,6 +186,23 @@ class Panes:
             if out.n:
                 yield out
 
+    def cut(self, keys: npt.NDArray[np.int32], ahead_of: int) -> Iterator[Segments]:
+        """The clock of these keys has been set: what they hold is closed as it is, and they begin anew.
+
+        Only keys whose watermark is beyond `ahead_of`. Windows of a count hold samples and no time: they go on.
+        """
+        if self.window.kind == "count":
+            return
+        keys = keys[self._keys["watermark"][keys] > ahead_of]
+        held = keys[self._keys["rows"][keys] > 0]
+        if held.size and self.window.kind != "sliding":  # those have put out the window of each sample already
+            self._keys["watermark"][held] = NEVER
+            self._keys["done"][held] = kernels.closed_below(self._spec, NEVER)
+            self._keys["flagged"][held] = 1
+            yield from self._close(held.size, held)
+        for key in keys.tolist():
+            self.reset_key(key)
+
     def reset_key(self, key: int) -> None:
         """Forgets a key whose place another one takes; its open samples are gone (the caller counts them)."""
         if key >= self._keys.size:

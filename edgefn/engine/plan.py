@@ -17,9 +17,11 @@ from edgefn.engine.codegen import PREFIX
 from edgefn.engine.columns import Frame
 from edgefn.engine.decode import Decoder
 from edgefn.engine.latest import LatestValues
+from edgefn.engine.lineage import Lineage
 from edgefn.engine.nodes import MAX_ROWS, AggregateNode, AnomalyNode, Context, Node, PaneGroup, State, make
+from edgefn.engine.pane_kernels import BEGINNING
 from edgefn.engine.panes import make_panes
-from edgefn.engine.sources import Router, Source
+from edgefn.engine.sources import Keys, Router, Source
 from edgefn.engine.subscriptions import disjoint
 from edgefn.errors import EdgefnError
 from edgefn.manifest import HandlerManifest, Manifest
@@ -46,6 +48,7 @@ class Plan:
     def __init__(self, manifests: Iterable[Manifest], metrics: Metrics) -> None:
         self.metrics = metrics
         self.nodes: dict[str, Node] = {}
+        self._lineage = Lineage(self.nodes)
         self.sources: dict[str, Source] = {}
         self.groups: dict[str, PaneGroup] = {}
         self.roots: dict[str, list[Node | PaneGroup]] = {}  # by pattern
@@ -82,9 +85,9 @@ class Plan:
         fields: dict[str, dict[str, None]] = {}
         tops: dict[str, HandlerManifest] = {}
         for handler in handlers:
-            if not self._lost(handler):
-                pattern, parent = self._root(handler)
-                tops[pattern] = self._top(handler)
+            if not self._lineage.is_lost(handler):
+                pattern, parent = self._lineage.root(handler)
+                tops[pattern] = self._lineage.top(handler)
                 if parent is None:
                     fields.setdefault(pattern, {}).update(dict.fromkeys(entry.column for entry in handler.inputs))
                 for entry in handler.inputs:
@@ -101,11 +104,11 @@ class Plan:
             for name, names in fields.items()
         }
         for handler in handlers:
-            if self._lost(handler):
+            if self._lineage.is_lost(handler):
                 del self.nodes[handler.name]  # it builds on a handler that is switched off
                 continue
             node = self.nodes[handler.name]
-            pattern, parent = self._root(handler)
+            pattern, parent = self._lineage.root(handler)
             layout = self.sources[pattern].table.fields if parent is None else _names(parent.manifest.outputs)
             try:
                 node.bind(layout)
@@ -114,10 +117,10 @@ class Plan:
                 log.error("%s: its source does not give it %s", handler.name, [one.name for one in handler.inputs])
                 del self.nodes[handler.name]
                 continue
-            node.behind_window = isinstance(node, AggregateNode) or self._behind_window(handler)
+            node.behind_window = isinstance(node, AggregateNode) or self._lineage.behind_window(handler)
             above = self.nodes[handler.parent] if handler.parent else None
             siblings = self.roots.setdefault(pattern, []) if above is None else above.children
-            owner = self._pattern(handler)
+            owner = self._lineage.pattern(handler)
             if isinstance(node, AggregateNode):
                 group = self._group(handler, node, pattern)
                 if group not in siblings:
@@ -134,9 +137,12 @@ class Plan:
         wanted = {source.pattern.filter for source in self.sources.values()} | self.latest.topics
         return disjoint(wanted)
 
+    def keys(self, node: Node) -> Keys:
+        """The keys that the node's rows are numbered by."""
+        return self.sources[self._lineage.pattern(node.manifest)].keys
+
     def labels(self, node: Node) -> list[str]:
-        """The labels of the keys that the node's rows are numbered by."""
-        return self.sources[self._pattern(node.manifest)].keys.labels
+        return self.keys(node).labels
 
     def raised(self) -> dict[str, list[str]]:
         """The keys of each anomaly handler whose alert is raised."""
@@ -158,38 +164,7 @@ class Plan:
         return owners
 
     def _owner(self, what: str, node: Node) -> str:
-        return f"{what} {node.name} {self._pattern(node.manifest)}"
-
-    def _lost(self, handler: HandlerManifest) -> bool:
-        while handler.parent is not None:
-            if handler.parent not in self.nodes:
-                return True
-            handler = self.nodes[handler.parent].manifest
-        return False
-
-    def _root(self, handler: HandlerManifest) -> tuple[str, Node | None]:
-        """The pattern it descends from, and the nearest handler above that makes columns of its own."""
-        above: Node | None = None
-        while handler.parent is not None:
-            handler = self.nodes[handler.parent].manifest
-            if above is None and handler.kind != "filter":
-                above = self.nodes[handler.name]
-        return handler.listens, above
-
-    def _top(self, handler: HandlerManifest) -> HandlerManifest:
-        while handler.parent is not None:
-            handler = self.nodes[handler.parent].manifest
-        return handler
-
-    def _behind_window(self, handler: HandlerManifest) -> bool:
-        while handler.parent is not None:
-            handler = self.nodes[handler.parent].manifest
-            if handler.window is not None:
-                return True
-        return False
-
-    def _pattern(self, handler: HandlerManifest) -> str:
-        return self._root(handler)[0]
+        return f"{what} {node.name} {self._lineage.pattern(node.manifest)}"
 
     def _group(self, handler: HandlerManifest, node: AggregateNode, pattern: str) -> PaneGroup:
         assert handler.window is not None
@@ -210,16 +185,30 @@ class Plan:
                 else make_panes(handler.window, len(handler.inputs))
             )
             group = self.groups[name] = PaneGroup(name, store)
-            group.behind_window = self._behind_window(handler)
+            group.behind_window = self._lineage.behind_window(handler)
         group.nodes.append(node)
         return group
 
     # Running
 
-    def add(self, source: Source, label: str, fields: dict[str, Any], arrival: int, *, retained: bool = False) -> int:
-        """Puts one decoded event into its source's table; returns the number of rows."""
+    def add(
+        self,
+        source: Source,
+        label: str,
+        fields: dict[str, Any],
+        arrival: int,
+        *,
+        retained: bool = False,
+        by_gateway: bool = False,
+    ) -> int:
+        """Puts one decoded event into its source's table; returns the number of rows.
+
+        `by_gateway`: its time, if it has one, is of the gateway's clock.
+        """
         table = source.initial if retained and not source.retained else source.table
-        rows = self._decoder.add(fields, table, source.keys.number(label), arrival, source.ts)
+        key = source.keys.number(label)
+        rows = self._decoder.add(fields, table, key, arrival, source.ts)
+        source.keys.note_clock(key, by_gateway or self._decoder.took_arrival)
         if table.latest:
             self.latest.fill(table, rows)
         return rows
@@ -253,6 +242,19 @@ class Plan:
         for group in self.groups.values():
             group.tick(context)
 
+    def cut(self, context: Context, ahead_of: int = BEGINNING) -> None:
+        """The gateway's clock has been set: the windows of the keys that go by it are closed as they are and begin anew.
+
+        So no window holds samples of before and after, and after a step back nothing is late until the old time has come
+        again. `ahead_of`: only keys that have come further than that. What is built on a window is cut after it.
+        """
+        for pattern, source in self.sources.items():
+            self.grow(pattern)
+            keys = np.flatnonzero(source.keys.moving()).astype(np.int32)
+            for item in self._owned.get(pattern, []) if keys.size else []:
+                if isinstance(item, PaneGroup):
+                    item.cut(keys, ahead_of, context)
+
     def next_due(self) -> int | None:
         return min((due for group in self.groups.values() if (due := group.panes.next_due()) is not None), default=None)
 
@@ -273,7 +275,7 @@ class Plan:
                 group.adopt(same)
         for name, node in self.nodes.items():
             earlier = old.nodes.get(name)
-            if earlier is None or self._pattern(node.manifest) != old._pattern(earlier.manifest):
+            if earlier is None or self._lineage.pattern(node.manifest) != old._lineage.pattern(earlier.manifest):
                 continue
             node.meter = earlier.meter
             if not node.state.adopt(earlier.state):

@@ -179,6 +179,23 @@ class Rolling:
             if progress[ROW] == frame.n and progress[LISTED] == n_listed and progress[PENDING] < 0:
                 return
 
+    def cut(self, keys: npt.NDArray[np.int32], ahead_of: int) -> Iterator[Rows]:
+        """The clock of these keys has been set: what they hold is closed as it is, and they begin anew.
+
+        Only keys whose watermark is beyond `ahead_of`. Windows of a count hold samples and no time: they go on.
+        """
+        if self.window.kind == "count":
+            return
+        keys = keys[self._keys["watermark"][keys] > ahead_of]
+        held = keys[self._keys["rows"][keys] > 0]
+        if held.size:
+            self._keys["watermark"][held] = NEVER
+            self._keys["done"][held] = pane_kernels.closed_below(self._spec, NEVER)
+            self._closable[: held.size] = held
+            yield from self._advance(self._nothing, self._codes[:0], 0, 0, held.size)
+        for key in keys.tolist():
+            self.reset_key(key)
+
     def reset_key(self, key: int) -> None:
         """Forgets a key whose place another one takes; its open samples are gone (the caller counts them)."""
         if key >= self._keys.size:

@@ -22,6 +22,7 @@ class Keys:
 
     def __init__(self, limit: int = MAX_KEYS) -> None:
         self.labels: list[str] = []
+        self.by_gateway = bytearray()  # 1: the key's events are stamped by the gateway's clock, and move with it
         self.evicted = 0
         self.on_evict: list[Callable[[int], None]] = []
         self.pending: Callable[[], npt.NDArray[np.int32]] = lambda: NO_ROWS  # keys of rows that have not run yet
@@ -42,6 +43,7 @@ class Keys:
         if len(self.labels) < self._limit:
             number = len(self.labels)
             self.labels.append(label)
+            self.by_gateway.append(0)
             if number >= self._used.size:
                 self._used = np.concatenate([self._used, np.zeros(self._used.size, np.int64)])
         else:
@@ -58,6 +60,16 @@ class Keys:
         self._used[number] = self._clock
         return number
 
+    def note_clock(self, number: int, by_gateway: bool) -> None:
+        """Whose clock has stamped the key's newest event."""
+        if self.by_gateway[number] != by_gateway:
+            self.by_gateway[number] = by_gateway
+            self._changed.add(number)
+
+    def moving(self, numbers: npt.NDArray[np.int32] | slice = slice(None)) -> npt.NDArray[np.uint8]:
+        """For each of the keys, 1 where it goes by the gateway's clock."""
+        return np.frombuffer(self.by_gateway, np.uint8)[numbers].copy()
+
     def touch(self, numbers: npt.NDArray[np.int32]) -> None:
         """Notes that these keys were used just now."""
         self._clock += 1
@@ -67,17 +79,25 @@ class Keys:
         """The labels numbered since the last one (or all), None where there are none."""
         changed = list(range(len(self.labels))) if everything else sorted(self._changed)
         self._changed = set()
-        return {"numbers": changed, "labels": [self.labels[number] for number in changed]} if changed else None
+        if not changed:
+            return None
+        return {
+            "numbers": changed,
+            "labels": [self.labels[number] for number in changed],
+            "by_gateway": [self.by_gateway[number] for number in changed],
+        }
 
     def restore(self, parts: list[dict[str, list[Any]]]) -> bool:
         """Takes up checkpoints in their order; returns True."""
         for part in parts:
-            for number, label in zip(part["numbers"], part["labels"], strict=True):
+            for number, label, by_gateway in zip(part["numbers"], part["labels"], part["by_gateway"], strict=True):
                 if number < len(self.labels):
                     self._numbers.pop(self.labels[number], None)
                     self.labels[number] = label
                 else:
                     self.labels.append(label)
+                    self.by_gateway.append(0)
+                self.by_gateway[number] = by_gateway
                 self._numbers[label] = number
         if len(self.labels) > self._used.size:
             self._used = np.zeros(2 * len(self.labels), np.int64)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from edgefn.windows import Window
 
+FOREVER, BEGINNING = 1 << 100, -(1 << 100)
+
 # Key, end of the window, samples in the order of time, whether it was put out before.
 Closed = tuple[int, int, tuple[float, ...], bool]
 
@@ -58,6 +60,16 @@ class ReferenceWindows:
                         state.watermark += silent
                         state.seen = now - self.window.idle
                         closed += self._close(key)
+        return closed
+
+    def cut(self, keys: list[int], ahead_of: int = BEGINNING) -> list[Closed]:
+        closed = []
+        for key in keys if self.window.kind == "time" else []:
+            state = self.keys.get(key)
+            if state is not None and state.watermark is not None and state.watermark > ahead_of:
+                state.watermark = FOREVER
+                closed += self._close(key) if state.open else []
+                del self.keys[key]
         return closed
 
     def _due(self, state: _Key) -> int:
@@ -122,6 +134,16 @@ class ReferenceSessions:
                     closed += self._close(key)
         return closed
 
+    def cut(self, keys: list[int], ahead_of: int = BEGINNING) -> list[Closed]:
+        closed = []
+        for key in keys:
+            state = self.keys.get(key)
+            if state is not None and state.watermark is not None and state.watermark > ahead_of:
+                state.watermark = FOREVER
+                closed += self._close(key)
+                del self.keys[key], self.held[key]
+        return closed
+
     def _runs(self, key: int) -> list[list[tuple[int, float]]]:
         runs: list[list[tuple[int, float]]] = []
         for sample in sorted(self.held[key], key=lambda one: one[0]):
@@ -172,6 +194,13 @@ class ReferenceSliding:
         held.append((ts, value))
         held[:] = [sample for sample in held if sample[0] > ts - self.window.size]
         return [(key, ts, tuple(one for _, one in sorted(held, key=lambda sample: sample[0])), False)]
+
+    def cut(self, keys: list[int], ahead_of: int = BEGINNING) -> list[Closed]:
+        for key in keys:
+            watermark = self.keys[key].watermark if key in self.keys else None
+            if watermark is not None and watermark > ahead_of:
+                del self.keys[key], self.held[key]
+        return []
 
     def tick(self, now: int) -> list[Closed]:
         return []

@@ -37,14 +37,12 @@ windows = st.one_of(
     st.builds(lambda size: Window("sliding", size, size), st.integers(1, 60)),
 )
 # Each step is an event (key, time, arrival) or lets time pass; times jump, repeat and run backwards.
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.integers(0, 3), st.integers(-100, 300)),
-        st.tuples(st.integers(0, 3), st.sampled_from([10**18, -(10**15)])),
-        st.integers(1, 80),
-    ),
-    max_size=120,
+one_step = st.one_of(
+    st.tuples(st.integers(0, 3), st.integers(-100, 300)),
+    st.tuples(st.integers(0, 3), st.sampled_from([10**18, -(10**15)])),
+    st.integers(1, 80),
 )
+steps = st.lists(one_step, max_size=120)
 
 
 def rows(segments: Segments) -> list[Closed]:
