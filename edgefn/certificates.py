@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgefn.address import TlsFiles
-from edgefn.clock import NS, SystemClock
+from edgefn.clock import NS, SystemClock, is_plausible
 from edgefn.errors import ConfigError, Trouble
 
 SOON = 14 * 86_400 * NS  # a fortnight: a delivery and somebody who drives out to the device
-PLAUSIBLE = calendar.timegm((2025, 1, 1, 0, 0, 0)) * NS  # a clock before this is wrong: there was no edgefn then
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.S)
 _SEQUENCE, _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18  # tags of ASN.1 (X.690, 8.1.2)
@@ -72,7 +71,7 @@ def why_untrusted(error: ssl.SSLCertVerificationError) -> str:
     said = error.verify_message
     if "expired" in said or "not yet valid" in said:
         now = SystemClock().now()
-        if now < PLAUSIBLE:
+        if not is_plausible(now):
             return (
                 f"{said}: the clock of this machine says {_date(now)}, which is wrong; set it, or wait until it is set"
             )
@@ -90,7 +89,7 @@ def _check_validity(key: str, path: str, now: int) -> Iterator[Trouble]:
     # Of a client's file the first certificate is its own; of a CA file each may be the one that is needed.
     counted = found[:1] if key == "cert" else found
     end, begin = max(one.end for one in counted), min(one.begin for one in counted)
-    doubt = f"; or the clock of this machine is wrong, which says {_date(now)}" if now < PLAUSIBLE else ""
+    doubt = f"; or the clock of this machine is wrong, which says {_date(now)}" if not is_plausible(now) else ""
     if now < begin:
         yield Trouble(
             f"tls.{key} = {path!r} is not valid before {_date(begin)}{doubt or '; see that the clock is right'}"

@@ -65,6 +65,10 @@ class StoreSettings(msgspec.Struct, frozen=True):
     ballast: Size = Size(8 << 20)
 
 
+class ClockSettings(msgspec.Struct, frozen=True):
+    patience: Duration = Duration(60 * durations.UNITS["s"])
+
+
 class MonitorSettings(msgspec.Struct, frozen=True):
     interval: Duration = Duration(10 * durations.UNITS["s"])
 
@@ -89,6 +93,7 @@ class Config(msgspec.Struct, frozen=True):
     broker: BrokerSettings = BrokerSettings()
     engine: EngineSettings = EngineSettings()
     store: StoreSettings = StoreSettings()
+    clock: ClockSettings = ClockSettings()
     monitor: MonitorSettings = MonitorSettings()
     driver: tuple[DriverSettings, ...] = (DriverSettings("host"),)
     uplink: tuple[UplinkSettings, ...] = ()
@@ -122,6 +127,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "broker": BrokerSettings,
     "engine": EngineSettings,
     "store": StoreSettings,
+    "clock": ClockSettings,
     "monitor": MonitorSettings,
 }
 _LISTS: dict[str, type[msgspec.Struct]] = {"driver": DriverSettings, "uplink": UplinkSettings}
@@ -179,6 +185,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "engine.memory": (lambda size: size >= 16 << 20, "16MB or more is allowed"),
     "store.max_size": (lambda size: size >= 64 << 10, "64kB or more is allowed"),
     "store.ballast": (lambda size: size == 0 or size >= 256 << 10, "256kB or more is allowed, or 0 for none"),
+    "clock.patience": (lambda ns: ns <= 60 * _MINUTE, "up to 1h is allowed"),
     "monitor.interval": (lambda ns: 100 * _MS <= ns <= 60 * _MINUTE, "between 100ms and 1h is allowed"),
 }
 

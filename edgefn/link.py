@@ -1,7 +1,8 @@
 """The messages between engine and gateway: length-prefixed msgpack over a socket pair.
 
 Gateway to engine
-    start      {broker, client_id, checkpoint, interval, gateway}: once, first
+    start      {broker, client_id, checkpoint, interval, gateway, boot, right}: once, first; `boot` is the id of this boot,
+               `right` whether gateway time is known to be right
     plan       {manifests, retired}: the files that are active from now on
     committed  {number}: commit `number` is in the store
     stop       {}: commit what there is and leave
@@ -10,7 +11,8 @@ Engine to gateway
     ready      {numbers, fresh, raised, seconds}: the plan runs; `fresh` names handlers whose state has begun anew,
                `raised` the keys whose alert is raised by the state that was taken up
     alerts     {outputs}: raised or cleared just now, and provisional until a commit holds them. Each of the outputs is
-               {handler, version, labels, ts, n, revised, values}: the rows of one handler, an array a value
+               {handler, version, labels, ts, own, offset, n, revised, values}: the rows of one handler, an array a value;
+               `own` is 1 where `ts` is gateway time, which was then `offset` ahead of the monotonic clock
     commit     {number, outputs, parts, confirmed, meters, counters, gauges}: to be stored as one unit; `confirmed`
                is what it then holds of the drivers' sources, {source: sequence number}
     failure    {handler, row, count} or {topic, reason, detail, sample}: one example of what went wrong, now and then

@@ -1,4 +1,7 @@
-"""The driver host process: one line of JSON on standard input, then drivers until SIGTERM or the end of the input."""
+"""The driver host process: one line of JSON on standard input, then drivers until SIGTERM or the end of the input.
+
+python -m edgefn.drivers [CLOCK_FD]: with the memory of the gateway's clock, else by the clock of this machine.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import signal
 import sys
 
 from edgefn.bus import Bus
+from edgefn.clock import Clock, SharedClock, SystemClock
 from edgefn.drivers.host import DriverHost, HostConfig
 from edgefn.errors import ConfigError
 from edgefn.processes import die_with_parent, log_to_stderr
@@ -28,7 +32,7 @@ class _EndOfInput(asyncio.Protocol):
         self._stop.set()
 
 
-async def run(config: HostConfig) -> None:
+async def run(config: HostConfig, clock: Clock) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def on_signal(*_: object) -> None:
@@ -43,7 +47,7 @@ async def run(config: HostConfig) -> None:
     except ValueError:
         log.info("standard input is a file: running until SIGTERM")
     client_id = f"edgefn-{config.gateway}-drivers"
-    async with Bus(config.broker, client_id=client_id) as bus, DriverHost(config, bus):
+    async with Bus(config.broker, client_id=client_id) as bus, DriverHost(config, bus, clock=clock):
         await stop.wait()
         signal.setitimer(signal.ITIMER_REAL, STOP_TIMEOUT)
 
@@ -58,7 +62,7 @@ def main() -> int:
     except ConfigError as error:
         log.error("%s", error)
         return 2
-    asyncio.run(run(config))
+    asyncio.run(run(config, SharedClock(int(sys.argv[1])) if len(sys.argv) > 1 else SystemClock()))
     return 0
 
 

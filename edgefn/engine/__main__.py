@@ -1,4 +1,4 @@
-"""The engine process: python -m edgefn.engine LINK_FD WATCH_FD MEMORY_MB"""
+"""The engine process: python -m edgefn.engine LINK_FD WATCH_FD MEMORY_MB CLOCK_FD"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 
+from edgefn.clock import SharedClock
 from edgefn.engine.engine import Engine
 from edgefn.errors import LinkClosedError
 from edgefn.link import Link
@@ -33,7 +34,7 @@ def main() -> int:
     limit_memory(int(sys.argv[3]))
     gc.freeze()  # what is loaded by now stays: the collector need not look at it again
     try:
-        Engine(link, Watch(int(sys.argv[2]))).run()
+        Engine(link, Watch(int(sys.argv[2])), SharedClock(int(sys.argv[4]))).run()
     except LinkClosedError as error:
         logging.getLogger("edgefn.engine").info("%s", error)
         return 1

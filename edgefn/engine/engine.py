@@ -16,6 +16,7 @@ from edgefn.engine.nodes import Context, Output
 from edgefn.engine.plan import Part, Plan
 from edgefn.engine.sequences import Sequences, belongs
 from edgefn.engine.session import Arrived, Session
+from edgefn.engine.timeline import Offset, Timeline
 from edgefn.errors import PayloadError
 from edgefn.link import Link, Message
 from edgefn.manifest import Manifest
@@ -36,11 +37,12 @@ SAMPLE_EVERY = SECOND  # between two examples of one kind of failure
 class Engine:
     """One engine: made with its two connections to the gateway, then `run` until it is told to stop."""
 
-    def __init__(self, link: Link, watch: Watch) -> None:
+    def __init__(self, link: Link, watch: Watch, clock: Offset) -> None:
         self.metrics = Metrics()
         self.plan = Plan([], self.metrics)
         self._link = link
         self._context = Context(self._emit, watch.enter, watch.leave)
+        self._time = Timeline(clock)
         self._session: Session | None = None
         self._sequences = Sequences(self.metrics)
         self._driver_topics = b""
@@ -121,6 +123,10 @@ class Engine:
     def _work(self) -> None:
         now = self._context.now = time.monotonic_ns()
         session = self._session
+        if self._planned and (ahead_of := self._time.look(now)) is not None:
+            self.plan.cut(self._context, ahead_of)
+            self._time.follow(now)
+            self._dirty = self._unsaved = self._untold = True
         # What came before there is a plan would find no handler.
         if session is not None and self._planned and not self._stopping:
             session.keep(now)
@@ -143,7 +149,7 @@ class Engine:
 
     def _process(self, arrived: Arrived, session: Session) -> None:
         """Decodes each message into the tables of the sources that want it."""
-        arrival = time.time_ns()
+        arrival, timeline, now = self._time.arrival(), self._time, self._context.now
         view = memoryview(arrived.data)
         route, add, count, latest = self.plan.router.route, self.plan.add, self.metrics.count, self.plan.latest
         ids: list[int] = []
@@ -175,13 +181,16 @@ class Engine:
             events_in += 1
             try:
                 fields = fields_of(bytes(view[at : at + length]))
-                if durable and topic.startswith(self._driver_topics) and self._came_before(fields):
-                    count("events.duplicate")
-                    continue
+                is_own = topic.startswith(self._driver_topics)
+                if is_own:
+                    if durable and self._came_before(fields):
+                        count("events.duplicate")
+                        continue
+                    timeline.put_right(fields, now)
                 if wanted:
                     latest.update(topic, fields)
                 for source, label in sources:
-                    samples += add(source, label, fields, arrival, retained=bool(retained))
+                    samples += add(source, label, fields, arrival, retained=bool(retained), by_gateway=is_own)
                     if durable:
                         self.plan.urgent.add(source.name)
             except PayloadError as error:
@@ -233,12 +242,14 @@ class Engine:
     def _emit(self, output: Output) -> None:
         """Called by the nodes: rows for the next commit, and alerts also for at once."""
         node = output.node
-        labels = self.plan.labels(node)
+        keys = self.plan.keys(node)
         message = {
             "handler": node.name,
             "version": node.version,
-            "labels": [labels[key] for key in output.key.tolist()],
+            "labels": [keys.labels[key] for key in output.key.tolist()],
             "ts": output.ts,
+            "own": keys.moving(output.key),
+            "offset": self._time.offset,
             "n": output.length,
             "revised": output.revised,
             "values": list(output.values),
@@ -299,6 +310,7 @@ class Engine:
         parts, self._leaving = [*self._leaving, *self.plan.checkpoint(everything=full)], []
         if self._session is not None:
             parts.append(Part("session", True, events.pack(self._session.checkpoint())))
+        parts.append(Part("clock", True, self._time.checkpoint()))
         if (sequences := self._sequences.checkpoint()) is not None:
             parts.append(Part("sequences", *sequences))
         self._number += 1
@@ -347,6 +359,7 @@ class Engine:
             self.metrics,
             on_change=lambda state, why: self._link.send({"type": "broker", "state": state, "why": why}),
         )
+        self._time.begin(message["boot"], message["right"], self._checkpoint.get("clock", []))
         self._driver_topics = f"edgefn/{message['gateway']}/event/".encode()
         self._sequences.restore(self._checkpoint.get("sequences", []))
         for data in self._checkpoint.get("session", []):
@@ -367,6 +380,8 @@ class Engine:
         new = set(plan.owners()) - set(self.plan.owners())
         known = {owner: parts for owner, parts in self._checkpoint.items() if owner in new}
         plan.restore(known, now)
+        if known:
+            self._time.restored()
         for owner in new:
             self._checkpoint.pop(owner, None)
         self.plan = plan

@@ -9,12 +9,33 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from edgefn.address import BrokerAddress
 from edgefn.bus import Backoff
+from edgefn.config import Config
 from edgefn.events import to_json
 
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT = 3.0
+
+
+def driver_configuration(config: Config, broker: BrokerAddress) -> dict[str, Any]:
+    """What the driver host is told on its standard input."""
+    return {
+        "gateway": config.gateway.id,
+        "broker": broker.to_dict(),
+        "patience": max(30.0, 3 * config.engine.commit_interval / 1e9),
+        "folders": [folder for folder in (config.gateway.drivers,) if folder],
+        "drivers": [
+            {
+                "name": driver.name,
+                "use": driver.use or driver.name,
+                "options": driver.options,
+                **({} if driver.qos is None else {"qos": driver.qos}),
+            }
+            for driver in config.driver
+        ],
+    }
 
 
 class DriverProcess:
@@ -24,8 +45,11 @@ class DriverProcess:
         self,
         configuration: Mapping[str, Any],
         ended: Callable[[str], Awaitable[None]],
+        *,
+        clock_fd: int,
         backoff: Backoff | None = None,
     ) -> None:
+        self._clock_fd = clock_fd
         self._ended = ended
         self._configuration = to_json(configuration)
         self._backoff = backoff or Backoff(base=0.5, cap=30.0)
@@ -42,8 +66,9 @@ class DriverProcess:
         while not self._stopping:
             started = time.monotonic()
             self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "edgefn.drivers", stdin=asyncio.subprocess.PIPE
-            )
+                sys.executable, "-m", "edgefn.drivers", str(self._clock_fd),
+                pass_fds=(self._clock_fd,), stdin=asyncio.subprocess.PIPE,
+            )  # fmt: skip
             assert process.stdin is not None
             try:
                 # It stays open: its end tells the driver host that the gateway has gone.

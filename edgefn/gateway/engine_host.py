@@ -51,9 +51,17 @@ class EngineHost:
     """One engine process after the other."""
 
     def __init__(
-        self, supervisor: Supervisor, *, deadline: int, memory: int, cache: str, backoff: Backoff | None = None
+        self,
+        supervisor: Supervisor,
+        *,
+        clock_fd: int,
+        deadline: int,
+        memory: int,
+        cache: str,
+        backoff: Backoff | None = None,
     ) -> None:
         self._supervisor = supervisor
+        self._clock_fd = clock_fd
         self._deadline = deadline
         self._memory = memory
         self._cache = cache
@@ -108,11 +116,11 @@ class EngineHost:
         self._numbers, self._running, self._hung = {}, 0, ""
         self.generation += 1
         environment = {**os.environ, "NUMBA_CACHE_DIR": self._cache, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        arguments = (str(theirs.fileno()), str(watch.fd), str(self._memory >> 20))
+        arguments = (str(theirs.fileno()), str(watch.fd), str(self._memory >> 20), str(self._clock_fd))
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "edgefn.engine", *arguments,
-                pass_fds=(theirs.fileno(), watch.fd), stdin=asyncio.subprocess.DEVNULL, env=environment,
+                pass_fds=(theirs.fileno(), watch.fd, self._clock_fd), stdin=asyncio.subprocess.DEVNULL, env=environment,
                 preexec_fn=_die_with_gateway,
             )  # fmt: skip
             theirs.close()

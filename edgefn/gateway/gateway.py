@@ -16,18 +16,19 @@ import edgefn
 from edgefn import link
 from edgefn.address import BrokerAddress
 from edgefn.bus import Bus
-from edgefn.clock import Clock, SystemClock
+from edgefn.clock import SharedClock
 from edgefn.config import Config, UplinkSettings, cache_folder
 from edgefn.errors import StoreDamagedError, StoreError
 from edgefn.events import to_json
 from edgefn.gateway import results, systemd
 from edgefn.gateway.alerts import Alerts
-from edgefn.gateway.children import DriverProcess
+from edgefn.gateway.children import DriverProcess, driver_configuration
 from edgefn.gateway.commands import CommandError, Commands, text
 from edgefn.gateway.engine_host import EngineHost
 from edgefn.gateway.handler_files import HandlerFiles
 from edgefn.gateway.publisher import Publisher
 from edgefn.gateway.results import Publication
+from edgefn.gateway.timekeeping import Timekeeper
 from edgefn.manifest import Manifest
 from edgefn.metrics import Metrics
 from edgefn.monitor import Monitor, Topics
@@ -49,12 +50,11 @@ METER = ("events", "rows", "skipped", "raised", "ns")
 class Gateway:
     """One running gateway; `async with` starts everything, leaving it stops everything in order."""
 
-    def __init__(self, config: Config, broker: BrokerAddress, clock: Clock | None = None) -> None:
+    def __init__(self, config: Config, broker: BrokerAddress) -> None:
         self.config = config
         self.metrics = Metrics()
         self.topics = Topics(config.gateway.id)
         self._address = broker
-        self._clock = clock or SystemClock()
         self._cache = cache_folder()
         folder = Path(config.gateway.handlers) if config.gateway.handlers else bundled("handlers")
         self.files = HandlerFiles(folder, self._cache, self._tell_handler, self._plan_changed)
@@ -68,6 +68,7 @@ class Gateway:
         self._engine_connected = asyncio.Event()
         self._engine_state: dict[str, Any] = {"state": "starting"}
         self._store_state = "ok"
+        self.time: Timekeeper
         self.store: Store
         self.bus: Bus
         self.monitor: Monitor
@@ -75,12 +76,15 @@ class Gateway:
         self.drivers: DriverProcess
         self._publisher: Publisher
         self._alerts: Alerts
+        self._clock: SharedClock
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Gateway]:
         """Inside, the gateway runs; an error of one of its own tasks ends the block. Stops in order on the way out."""
         config = self.config
         async with AsyncExitStack() as stack:
+            self._clock = SharedClock.create()
+            stack.callback(self._clock.close)
             uplinks = {entry.name: entry for entry in config.uplink}
             made = {name: self._sink(entry) for name, entry in uplinks.items()}
             self.store = await stack.enter_async_context(
@@ -95,6 +99,8 @@ class Gateway:
                     uplinks=list(uplinks),
                 )
             )
+            self.time = Timekeeper(self._clock, self.metrics)
+            await self.time.begin(self.store)
             will = Monitor.last_will(self.topics)
             self.bus = await stack.enter_async_context(
                 Bus(self._address, client_id=f"edgefn-{config.gateway.id}", will=will, metrics=self.metrics)
@@ -108,9 +114,15 @@ class Gateway:
                 for name, (sink, options) in made.items()
             ]
             self.engine = EngineHost(
-                self, deadline=config.engine.deadline, memory=config.engine.memory, cache=str(self._cache / "numba")
+                self,
+                clock_fd=self._clock.fd,
+                deadline=config.engine.deadline,
+                memory=config.engine.memory,
+                cache=str(self._cache / "numba"),
             )
-            self.drivers = DriverProcess(self._driver_configuration(), self._drivers_ended)
+            self.drivers = DriverProcess(
+                driver_configuration(config, self._address), self._drivers_ended, clock_fd=self._clock.fd
+            )
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(work, name=name)
@@ -123,7 +135,8 @@ class Gateway:
                         ("main", self._main()),
                         ("damage", self._damage()),
                         ("systemd", systemd.ping_watchdog()),
-                        *((f"uplink {uplink.name}", uplink.run()) for uplink in self.uplinks),
+                        ("clock", self.time.run()),
+                        *((f"uplink {uplink.name}", self._send(uplink)) for uplink in self.uplinks),
                     )
                 ]
                 self.bus.on_connect.append(self._tell_online)
@@ -147,6 +160,10 @@ class Gateway:
         for trouble in sink.check(self._clock.now()):
             log.warning("uplink %s: %s", entry.name, trouble)
         return sink, options
+
+    async def _send(self, uplink: Uplink) -> None:
+        await self.time.wait_until_right(self.config.clock.patience / 1e9)
+        await uplink.run()
 
     async def _main(self) -> None:
         """Loads the handlers, then keeps engine, drivers and the folder's watch going."""
@@ -197,6 +214,8 @@ class Gateway:
             "client_id": f"edgefn-{self.config.gateway.id}-engine",
             "gateway": self.config.gateway.id,
             "interval": int(self.config.engine.commit_interval),
+            "boot": self.time.boot,
+            "right": self.time.is_right,
             "checkpoint": await self.store.load_checkpoint(),
         }
 
@@ -268,7 +287,7 @@ class Gateway:
                 self._committing.set()
 
     async def _commit(self, message: link.Message) -> None:
-        rows = list(results.rows(message["outputs"], self.files.handler))
+        rows = list(results.rows(message["outputs"], self.files.handler, self.time.correction))
         items = [item for row in rows if (item := row.item()) is not None] if self.uplinks else []
         parts = [
             CheckpointPart(owner, "snapshot" if snapshot else "delta", data)
@@ -313,7 +332,7 @@ class Gateway:
             return stored
 
     def _publish(self, outputs: list[dict[str, Any]]) -> None:
-        for row in results.rows(outputs, self.files.handler):
+        for row in results.rows(outputs, self.files.handler, self.time.correction):
             self._alerts.note(self.topics.alert(row.handler.name, row.key), row.handler.name, row.is_raised)
             self._publisher.add(row.publications(self.topics))
             self.metrics.count("alerts.published")
@@ -358,6 +377,7 @@ class Gateway:
         await self.files.tell_all(self._meters, self._failures)
         await self._settle_alerts()  # the broker may have come back with what a crash had left there
         told: dict[str, Any] = {
+            "clock": self.time.report(),
             "engine": self._engine_state,
             "store": FULL if self._store_state == "ok" and self.store.lean else self._store_state,
             "streams": self._newest,
@@ -379,24 +399,6 @@ class Gateway:
         """The driver host is gone; one that was killed could not say so itself."""
         for driver in self.config.driver:
             await self.monitor.tell(self.topics.driver(driver.name), {"state": "offline", "error": why})
-
-    def _driver_configuration(self) -> dict[str, Any]:
-        config = self.config
-        return {
-            "gateway": config.gateway.id,
-            "broker": self._address.to_dict(),
-            "patience": max(30.0, 3 * config.engine.commit_interval / 1e9),
-            "folders": [folder for folder in (config.gateway.drivers,) if folder],
-            "drivers": [
-                {
-                    "name": driver.name,
-                    "use": driver.use or driver.name,
-                    "options": driver.options,
-                    **({} if driver.qos is None else {"qos": driver.qos}),
-                }
-                for driver in config.driver
-            ],
-        }
 
 
 def _tell_progress(done: int, of: int) -> None:

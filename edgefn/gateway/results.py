@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from edgefn.api import Field
 from edgefn.events import to_json
 from edgefn.manifest import HandlerManifest
@@ -34,6 +36,7 @@ class Row:
     ts: int
     payload: bytes
     is_raised: bool = False  # of an alert
+    own_clock: bool = True  # `ts` is gateway time, and moves with it
 
     @property
     def is_alert(self) -> bool:
@@ -45,7 +48,7 @@ class Row:
         if "uplink" not in options.to:
             return None
         stream = f"{'alert' if self.is_alert else 'summary'}/{self.handler.name}"
-        return NewItem(stream, self.payload, self.ts, options.priority, options.ttl)
+        return NewItem(stream, self.payload, self.ts, options.priority, ttl=options.ttl, own_clock=self.own_clock)
 
     def publications(self, topics: Topics) -> Iterator[Publication]:
         options = self.handler.options
@@ -60,14 +63,23 @@ class Row:
                 yield Publication(topics.summary(self.handler.name, self.key), self.payload, options.qos, False)
 
 
-def rows(outputs: list[dict[str, Any]], find: Callable[[str, str], HandlerManifest]) -> Iterator[Row]:
-    """The rows of a commit or of alerts, in order. `find` gives a handler by name and version, also when it has gone since."""
+def rows(
+    outputs: list[dict[str, Any]],
+    find: Callable[[str, str], HandlerManifest],
+    correction: Callable[[int], int | None],
+) -> Iterator[Row]:
+    """The rows of a commit or of alerts, in order. `find` gives a handler by name and version, also when it has gone since.
+
+    `correction`: what to add to times that were stamped by gateway time of an offset; None where they stay for good.
+    """
     for output in outputs:
         handler = find(output["handler"], output["version"])
-        labels, times = output["labels"], output["ts"].tolist()
+        shift = correction(output["offset"])
+        labels, moves = output["labels"], output["own"].astype(bool) & (shift is not None)
+        times = np.where(moves, output["ts"] + (shift or 0), output["ts"]).tolist()
         lengths, revised = output["n"].tolist(), output["revised"].tolist()
         columns = [column.tolist() for column in output["values"]]
-        for i, (key, ts) in enumerate(zip(labels, times, strict=True)):
+        for i, (key, ts, own_clock) in enumerate(zip(labels, times, moves.tolist(), strict=True)):
             values = {
                 field.name: _value(field, column[i]) for field, column in zip(handler.outputs, columns, strict=True)
             }
@@ -82,7 +94,7 @@ def rows(outputs: list[dict[str, Any]], find: Callable[[str, str], HandlerManife
                     body["revision"] = True
                 if handler.window is not None and handler.window.kind == "time":
                     body["window_s"] = handler.window.size / 1e9
-            yield Row(handler, key, ts, to_json({**body, "values": values}), raised)
+            yield Row(handler, key, ts, to_json({**body, "values": values}), raised, own_clock)
 
 
 def _value(field: Field, value: float) -> float | int | bool | None:

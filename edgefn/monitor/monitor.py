@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -79,7 +78,7 @@ class Monitor:
     def _record(self, record: logging.LogRecord) -> None:
         """May be called from any thread."""
         entry = {
-            "ts": to_iso(time.time_ns()),
+            "ts": to_iso(self._clock.now()),
             "level": record.levelname.lower(),
             "source": record.name.removeprefix("edgefn."),
             "message": record.getMessage(),

@@ -11,6 +11,7 @@ from edgefn.api import Field, Options
 from edgefn.gateway.results import rows
 from edgefn.manifest import HandlerManifest
 from edgefn.monitor import Topics
+from edgefn.timestamps import to_iso
 from edgefn.windows import tumbling
 
 TOPICS = Topics("gw")
@@ -44,14 +45,17 @@ def output(handler: HandlerManifest, values: list[list[float]], **more: Any) -> 
         "version": "v1",
         "labels": ["attic/north", "a+b"][:n],
         "ts": np.arange(n) + 1_790_000_000_000_000_000,
+        "own": np.array(more.get("own", [1, 1]), np.uint8)[:n],
+        "offset": 5,
         "n": more.get("n", np.zeros(0, np.int64)),
         "revised": more.get("revised", np.zeros(0, np.uint8)),
         "values": [np.array(column, float) for column in values],
     }
 
 
-def made(handler: HandlerManifest, message: dict[str, Any]) -> list[Any]:
-    return list(rows([message], lambda name, version: {("v1", handler.name): handler}[version, name]))
+def made(handler: HandlerManifest, message: dict[str, Any], correction: int | None = 0) -> list[Any]:
+    found = {("v1", handler.name): handler}
+    return list(rows([message], lambda name, version: found[version, name], {5: correction}.__getitem__))
 
 
 def test_a_summary_says_its_values_in_their_types_and_what_it_is_made_of() -> None:
@@ -85,3 +89,17 @@ def test_an_alert_is_retained_and_says_its_state() -> None:
     assert (publication.topic, publication.retain) == ("edgefn/gw/alert/spike/attic/north", True)
     assert json.loads(raised.payload)["state"] == "raised"
     assert json.loads(cleared.payload)["state"] == "cleared"
+
+
+def test_times_of_the_gateways_clock_are_put_right_and_those_of_devices_are_not() -> None:
+    message = output(MINUTE, [[1, 2], [3, 4], [1, 0]], n=np.array([3, 4]), revised=np.array([0, 0]), own=[1, 0])
+    own, device = made(MINUTE, message, 3600 * 10**9)
+    assert (own.ts, device.ts) == (1_790_003_600_000_000_000, 1_790_000_000_000_000_001)
+    assert json.loads(own.payload)["ts"] == to_iso(own.ts)
+    assert [row.item().own_clock for row in (own, device)] == [True, False]
+
+
+def test_a_time_that_is_of_a_clock_nobody_can_put_right_stays_for_good() -> None:
+    (own,) = made(MINUTE, output(MINUTE, [[1], [3], [1]], n=np.array([3]), revised=np.array([0])), None)
+    assert own.ts == 1_790_000_000_000_000_000
+    assert not own.item().own_clock
