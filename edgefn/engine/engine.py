@@ -123,8 +123,8 @@ class Engine:
     def _work(self) -> None:
         now = self._context.now = time.monotonic_ns()
         session = self._session
-        if self._planned and (ahead_of := self._time.look(now)) is not None:
-            self.plan.cut(self._context, ahead_of)
+        if self._planned and (limits := self._time.look(now)) is not None:
+            self.plan.cut(self._context, limits)
             self._time.follow(now)
             self._dirty = self._unsaved = self._untold = True
         # What came before there is a plan would find no handler.

@@ -325,8 +325,8 @@ class PaneGroup:
     def tick(self, context: Context) -> None:
         self._close(self.panes.tick(context.now), context)
 
-    def cut(self, keys: npt.NDArray[np.int32], ahead_of: int, context: Context) -> None:
-        self._close(self.panes.cut(keys, ahead_of), context)
+    def cut(self, ahead_of: npt.NDArray[np.int64], context: Context) -> None:
+        self._close(self.panes.cut(ahead_of), context)
 
     def _close(self, closed: Iterator[Segments] | Iterator[Rows], context: Context) -> None:
         for windows in closed:

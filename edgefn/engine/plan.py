@@ -19,10 +19,10 @@ from edgefn.engine.decode import Decoder
 from edgefn.engine.latest import LatestValues
 from edgefn.engine.lineage import Lineage
 from edgefn.engine.nodes import MAX_ROWS, AggregateNode, AnomalyNode, Context, Node, PaneGroup, State, make
-from edgefn.engine.pane_kernels import BEGINNING
 from edgefn.engine.panes import make_panes
 from edgefn.engine.sources import Keys, Router, Source
 from edgefn.engine.subscriptions import disjoint
+from edgefn.engine.timeline import Limits
 from edgefn.errors import EdgefnError
 from edgefn.manifest import HandlerManifest, Manifest
 from edgefn.metrics import Metrics
@@ -242,18 +242,18 @@ class Plan:
         for group in self.groups.values():
             group.tick(context)
 
-    def cut(self, context: Context, ahead_of: int = BEGINNING) -> None:
-        """The gateway's clock has been set: the windows of the keys that go by it are closed as they are and begin anew.
+    def cut(self, context: Context, limits: Limits) -> None:
+        """The gateway's clock was set: windows that have come further than the limits are closed as they are and begin anew.
 
         So no window holds samples of before and after, and after a step back nothing is late until the old time has come
-        again. `ahead_of`: only keys that have come further than that. What is built on a window is cut after it.
+        again. What is built on a window is cut after it.
         """
         for pattern, source in self.sources.items():
             self.grow(pattern)
-            keys = np.flatnonzero(source.keys.moving()).astype(np.int32)
-            for item in self._owned.get(pattern, []) if keys.size else []:
+            ahead_of = np.where(source.keys.moving(), limits.gateway, limits.devices)
+            for item in self._owned.get(pattern, []):
                 if isinstance(item, PaneGroup):
-                    item.cut(keys, ahead_of, context)
+                    item.cut(ahead_of, context)
 
     def next_due(self) -> int | None:
         return min((due for group in self.groups.values() if (due := group.panes.next_due()) is not None), default=None)

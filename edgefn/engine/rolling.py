@@ -179,14 +179,14 @@ class Rolling:
             if progress[ROW] == frame.n and progress[LISTED] == n_listed and progress[PENDING] < 0:
                 return
 
-    def cut(self, keys: npt.NDArray[np.int32], ahead_of: int) -> Iterator[Rows]:
-        """The clock of these keys has been set: what they hold is closed as it is, and they begin anew.
+    def cut(self, ahead_of: npt.NDArray[np.int64]) -> Iterator[Rows]:
+        """The clock was set: keys whose watermark is beyond `ahead_of` (one a key) close what they hold as it is, and begin anew.
 
-        Only keys whose watermark is beyond `ahead_of`. Windows of a count hold samples and no time: they go on.
+        Windows of a count hold samples and no time: they go on.
         """
         if self.window.kind == "count":
             return
-        keys = keys[self._keys["watermark"][keys] > ahead_of]
+        keys = np.flatnonzero(self._keys["watermark"][: ahead_of.size] > ahead_of).astype(np.int32)
         held = keys[self._keys["rows"][keys] > 0]
         if held.size:
             self._keys["watermark"][held] = NEVER

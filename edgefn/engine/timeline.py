@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from edgefn import events
 from edgefn.clock import NS, STEP
-from edgefn.engine.pane_kernels import BEGINNING, NEVER
+from edgefn.engine.decode import MAX_SKEW
+from edgefn.engine.pane_kernels import BEGINNING
 
 SETTLING = 60 * NS  # after a step, how long events are looked at for stamps of before it
+
+
+class Limits(NamedTuple):
+    """The watermarks beyond which windows are cut.
+
+    A device's clock is its own, and a step changes nothing for it, unless it is so far ahead now that its events are not
+    believed and get the time of their arrival: they would be late until the clock has come there again.
+    """
+
+    gateway: int  # of keys whose events are stamped by the gateway's clock
+    devices: int  # of all others
 
 
 class Offset(Protocol):
@@ -44,21 +56,17 @@ class Timeline:
         """Windows of an earlier commit have been taken up; since then the clock may have been set."""
         self._has_restored = True
 
-    def look(self, now: int) -> int | None:
-        """None, or that windows beyond this time have to be closed and begin anew. `now`: monotonic."""
+    def look(self, now: int) -> Limits | None:
+        """None, or that the clock has been set: how far windows may have come that go on. `now`: monotonic."""
         offset = self._clock.offset
         if offset == self.offset and not self._has_restored:
             return None
-        ahead_of = NEVER
-        if self._has_restored:
-            ahead_of = now + offset + STEP
         # Offsets of two boots say nothing of one another: only a clock that is known to be right continues the windows.
-        if not self._is_right if self._has_rebooted else abs(offset - self.offset) >= STEP:
-            ahead_of = BEGINNING
-        if ahead_of == NEVER:
+        is_step = not self._is_right if self._has_rebooted else abs(offset - self.offset) >= STEP
+        if not is_step and not self._has_restored:
             self.offset = offset
             return None
-        return ahead_of
+        return Limits(BEGINNING if is_step else now + offset + STEP, now + offset + MAX_SKEW)
 
     def follow(self, now: int) -> None:
         """What was stamped by the old offset has been put out: from here on the new one holds."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefn.engine import loops
-from edgefn.engine.pane_kernels import BEGINNING
+from edgefn.engine.pane_kernels import BEGINNING, NEVER
 from edgefn.windows import Window, hopping, session, sliding, tumbling
 from tests.engine import test_panes, test_rolling
 from tests.engine.reference import reference
@@ -22,8 +22,9 @@ saves = st.sampled_from(["save", "restart"])
 steps = st.lists(st.one_of(test_panes.one_step, cuts, saves), max_size=120)
 
 
-def as_keys(keys: Any) -> Any:
-    return np.array(sorted(keys), np.int32)
+def beyond(keys: Any, ahead_of: int = BEGINNING) -> Any:
+    """Limits that cut these keys where they have come further, and no other."""
+    return np.array([ahead_of if key in keys else NEVER for key in range(4)])
 
 
 def by_key(rows: list[Any]) -> list[Any]:
@@ -43,7 +44,7 @@ def test_windows_cut_short_equal_the_plain_reference_over_restarts(window: Windo
             got += store.tick(now)
         elif step[0] == "cut":
             expected += plain.cut(sorted(step[1]), step[2])
-            got += [row for out in store.panes.cut(as_keys(step[1]), step[2]) for row in test_panes.rows(out)]
+            got += [row for out in store.panes.cut(beyond(step[1], step[2])) for row in test_panes.rows(out)]
         elif step in ("save", "restart"):
             if window.revise:
                 continue  # which windows are to be revised is not saved: a restart puts out one revision more
@@ -75,7 +76,7 @@ def test_rolling_windows_cut_short_equal_the_plain_reference_over_restarts(windo
             got += store.tick(now)
         elif step[0] == "cut":
             expected += plain.cut(sorted(step[1]), step[2])
-            got += [row for out in store.rolling.cut(as_keys(step[1]), step[2]) for row in test_rolling.rows(out)]
+            got += [row for out in store.rolling.cut(beyond(step[1], step[2])) for row in test_rolling.rows(out)]
         elif step in ("save", "restart"):
             part = store.rolling.checkpoint(everything=number % 7 == 0)
             saved = saved if part is None else [part] if number % 7 == 0 else [*saved, part]
@@ -103,12 +104,12 @@ def test_no_window_holds_samples_of_both_sides_and_none_is_late(window: Window, 
     for value, ts in ((0.0, ts) for ts in before):
         store.add(0, ts, value)
         rows += store.flush(0)
-    rows += [row for out in store.panes.cut(as_keys({0}), BEGINNING) for row in test_panes.rows(out)]
+    rows += [row for out in store.panes.cut(beyond({0})) for row in test_panes.rows(out)]
     assert store.panes.samples == 0
     for value, ts in ((1.0, ts) for ts in after):
         store.add(0, ts, value)
         rows += store.flush(0)
-    rows += [row for out in store.panes.cut(as_keys({0}), BEGINNING) for row in test_panes.rows(out)]
+    rows += [row for out in store.panes.cut(beyond({0})) for row in test_panes.rows(out)]
     assert store.panes.late == 0
     assert all(len(set(samples)) == 1 for _, _, samples, _ in rows)
     if window.kind != "sliding" and window.step == window.size:
@@ -123,7 +124,7 @@ def test_windows_of_a_count_go_on() -> None:
     for value in (1.0, 2.0):
         store.add(0, 100, value)
     assert store.flush(0) == []
-    assert list(store.panes.cut(as_keys({0}), BEGINNING)) == []
+    assert list(store.panes.cut(beyond({0}))) == []
     store.add(0, 7, 3.0)
     assert store.flush(0) == [(0, 7, (1.0, 2.0, 3.0), False)]
 
@@ -133,7 +134,7 @@ def test_only_keys_that_have_come_further_are_cut() -> None:
     store.add(0, 105, 1.0)
     store.add(1, 55, 1.0)
     store.flush(0)
-    (closed,) = store.panes.cut(as_keys({0, 1}), 60)
+    (closed,) = store.panes.cut(beyond({0, 1}, 60))
     assert test_panes.rows(closed) == [(0, 110, (1.0,), False)]
     store.add(0, 3, 2.0)  # it begins anew
     store.add(1, 12, 2.0)  # and this one is late
@@ -146,7 +147,7 @@ def test_a_cut_is_saved_also_without_the_samples() -> None:
     store.add(0, 105, 1.0)
     store.flush(0)
     snapshot = store.rolling.checkpoint(everything=True)
-    assert sum(out.n for out in store.rolling.cut(as_keys({0}), BEGINNING)) == 1
+    assert sum(out.n for out in store.rolling.cut(beyond({0}))) == 1
     small = store.rolling.checkpoint(rows=False)
     again = test_rolling.Store(tumbling(1e-8), [loops.SUM])
     assert again.rolling.restore([snapshot or {}, small or {}], 0)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefn.clock import NS, STEP
+from edgefn.engine.decode import MAX_SKEW
 from edgefn.engine.pane_kernels import BEGINNING
 from edgefn.engine.timeline import SETTLING, Timeline
 
@@ -33,7 +34,7 @@ def test_a_step_is_told_once_and_the_old_offset_holds_until_it_is_followed(step:
     timeline = begun(clock)
     assert timeline.look(0) is None
     clock.offset += step
-    assert timeline.look(0) == BEGINNING
+    assert timeline.look(0) == (BEGINNING, clock.offset + MAX_SKEW)
     assert timeline.offset == START
     timeline.follow(0)
     assert timeline.offset == START + step
@@ -102,15 +103,17 @@ class TestARestart:
     saved = begun(Offset()).checkpoint()
     now = 10 * NS
 
-    def found(self, *, boot: str = "b1", offset: int = START, right: bool = True) -> tuple[int | None, int]:
+    def found(self, *, boot: str = "b1", offset: int = START, right: bool = True) -> tuple[int, int]:
         timeline = begun(Offset(offset), boot=boot, right=right, saved=self.saved)
         timeline.restored()
-        ahead_of = timeline.look(self.now)
+        limits = timeline.look(self.now)
+        assert limits is not None
+        assert limits.devices == self.now + offset + MAX_SKEW
         before = timeline.offset
         timeline.follow(self.now)
         assert timeline.look(self.now) is None
         assert timeline.offset == offset
-        return ahead_of, before
+        return limits.gateway, before
 
     def test_in_the_same_boot_only_windows_of_the_future_are_cut(self) -> None:
         assert self.found()[0] == self.now + START + STEP
