@@ -29,6 +29,10 @@ class ManualClock:
     def monotonic(self) -> int:
         return self._monotonic
 
+    @property
+    def offset(self) -> int:
+        return self._now - self._monotonic
+
     def advance(self, duration: str | float) -> None:
         ns = durations.parse(duration)
         self._now += ns
@@ -92,6 +96,7 @@ class Bench:
         from edgefn.config import cache_folder
         from edgefn.engine.nodes import Context
         from edgefn.engine.plan import Plan
+        from edgefn.engine.timeline import Timeline
         from edgefn.metrics import Metrics
 
         path = Path(file).resolve()
@@ -103,6 +108,7 @@ class Bench:
         self.metrics = Metrics()
         self._plan = Plan([manifest], self.metrics)
         self._context = Context(self._emit, lambda number: None, lambda: None)
+        self._time = Timeline(self.clock)
         self._rows: list[Row] = []
 
     def publish(self, topic: str, payload: Mapping[str, Any] | bytes | float, *, retained: bool = False) -> None:
@@ -113,7 +119,7 @@ class Bench:
         from edgefn.engine.decode import fields_of
 
         data = payload if isinstance(payload, bytes) else b"%r" % payload if _is_number(payload) else encode(payload)  # type: ignore[arg-type]
-        self._context.now = self.clock.monotonic()
+        self._look()
         try:
             fields = fields_of(data)
             name = check_topic(topic).encode()
@@ -128,8 +134,15 @@ class Bench:
     def advance(self, duration: str | float) -> None:
         """Lets time pass, so that windows close whose sources have fallen silent."""
         self.clock.advance(duration)
-        self._context.now = self.clock.monotonic()
+        self._look()
         self._plan.tick(self._context)
+
+    def _look(self) -> None:
+        """What the engine does before each batch: it notices that the clock was set."""
+        now = self._context.now = self.clock.monotonic()
+        if (limits := self._time.look(now)) is not None:
+            self._plan.cut(self._context, limits)
+            self._time.follow(now)
 
     def rows(self, handler: str) -> list[Row]:
         """What the handler has put out so far."""

@@ -39,3 +39,14 @@ def test_a_bench_counts_what_it_cannot_decode_and_refuses_a_broken_file(tmp_path
     file.write_text("nonsense(")
     with pytest.raises(HandlerError, match=r"double.py:1: not valid Python"):
         Bench(file)
+
+
+def test_a_bench_whose_clock_is_set_back_begins_its_windows_anew(tmp_path: Path) -> None:
+    file = tmp_path / "total.py"
+    file.write_text("from edgefn import summarize\ntotal = summarize('a', '1h', ('sum',), fields='value')\n")
+    bench = Bench(file)
+    bench.publish("a", 1)
+    bench.clock.jump("-30m")
+    bench.publish("a", 2)
+    bench.advance("2h")
+    assert [row.values for row in bench.rows("total")] == [{"sum": 1}, {"sum": 2}]
