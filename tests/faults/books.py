@@ -84,7 +84,9 @@ class Books:
         again = self.sent - self.told
         given_up = drops.total()
         if not len(missing) <= given_up <= len(missing) + len(again):
-            self.findings.append(f"{len(missing)} items are missing and {dict(drops)} are counted: {sorted(missing)[:5]}")
+            self.findings.append(
+                f"{len(missing)} items are missing and {dict(drops)} are counted: {sorted(missing)[:5]}"
+            )
         if unforeseen := drops.keys() - {"quota", *losses}:
             self.findings.append(f"{sorted(missing)[:5]} are dropped: {[(why, drops[why]) for why in unforeseen]}")
         return self.findings

@@ -16,10 +16,11 @@ from tests.faults import LONG, SEED
 from tests.faults.books import Books
 from tests.faults.power import Disk, Record, content_of, put, records
 from tests.faults.world import World
-from tests.faults.writer import NOTES, the_store, work
+from tests.faults.writer import the_store, work
 
 RUNS = 25 if LONG else 2
 CUTS = 40 if LONG else 12  # of each run
+NOTES = "notes"
 STEPS = 300 if LONG else 60
 AFTER = 4  # steps on what a cut has left
 EARLY = 0.25  # of the cuts come while the store is being opened, which is a hundred calls
@@ -58,9 +59,10 @@ def run(folder: Path, seed: int, books: Books, *, synchronous: str = "FULL") -> 
     log = folder.with_name("log")
     log.unlink(missing_ok=True)
     world = World(folder, folder.with_name("control"), log=log)
-    command = [sys.executable, "-m", "tests.faults.writer", str(world.folder), str(seed), str(books.next), str(STEPS)]
-    subprocess.run([*command, synchronous], env=world.environment, check=False)
-    (folder / NOTES).unlink()
+    notes = world.folder / NOTES  # in the log with the writes, and so in their order
+    command = [sys.executable, "-m", "tests.faults.writer", str(world.folder), str(notes)]
+    subprocess.run([*command, str(seed), str(books.next), str(STEPS), synchronous], env=world.environment, check=False)
+    notes.unlink()
     return Run(world.folder, before, records(log))
 
 
@@ -93,7 +95,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 async def test_a_power_cut_at_any_moment_loses_nothing_that_was_confirmed(folders: tuple[Path, Path]) -> None:
     """Each run begins with what a cut of the run before has left, so that recovery is cut as well."""
     writing, found = folders
-    books, cuts, epochs = Books(), 0, 0
+    books, cuts = Books(), 0
     for number in range(RUNS):
         seed = SEED * 1000 + number
         rng = random.Random(seed)

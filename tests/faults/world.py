@@ -1,4 +1,4 @@
-"""The world that a test makes for its processes, by a preloaded library: a disk that fails or is recorded, a clock that is wrong."""
+"""The world a test makes for its processes by a preloaded library: a disk that is recorded or fails, a clock that is wrong."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A process that commits, sends and acknowledges through the real store, and notes each step where no power cut reaches.
 
-    python -m tests.faults.writer FOLDER SEED FIRST STEPS [SYNCHRONOUS]
+    python -m tests.faults.writer FOLDER NOTES SEED FIRST STEPS [SYNCHRONOUS]
 
-Commit number n brings some items and the state of a handler, which is n. A note is one line of JSON in FOLDER/notes, written
+Commit number n brings some items and the state of a handler, which is n. A note is one line of JSON in the file NOTES, written
 at once: {"wanted": n, "kind": "snapshot", "items": k} before a commit, {"stored": n, "keys": […]} after it or {"refused": n},
 {"sent": [[key, n, i], …]} when the far side has got a batch, {"told": […]} when the store knows.
 """
@@ -25,7 +25,6 @@ from edgefn.store import CheckpointPart, Commit, Item, NewItem, Store, open_stor
 
 GATEWAY = "gw-1"
 STREAMS = {"summary/a": 0, "summary/b": 1, "alert/c": 2}
-NOTES = "notes"
 QUOTA = 64 << 10  # bytes: small enough to be met
 
 Note = Callable[..., None]
@@ -93,9 +92,9 @@ async def work(store: Store, rng: random.Random, first: int, steps: int, note: N
         n += together
 
 
-async def main(folder: Path, seed: int, first: int, steps: int, synchronous: str = "FULL") -> None:
+async def main(folder: Path, to: Path, seed: int, first: int, steps: int, synchronous: str = "FULL") -> None:
     rng = random.Random(seed)
-    notes = os.open(folder / NOTES, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    notes = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(**what: Any) -> None:
         os.write(notes, json.dumps(what).encode() + b"\n")
@@ -108,4 +107,4 @@ async def main(folder: Path, seed: int, first: int, steps: int, synchronous: str
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), *map(int, sys.argv[2:5]), *sys.argv[5:]))
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:6]), *sys.argv[6:]))
