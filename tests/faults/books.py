@@ -77,8 +77,8 @@ class Books:
                 self.stored.add(n)
         self.unsure.clear()
         self._check_rows(waiting)
-        if state != self._state():
-            self.findings.append(f"the state is {state} and must be {self._state()}")
+        if state != self.state():
+            self.findings.append(f"the state is {state} and must be {self.state()}")
         items = {(n, i) for n in self.stored for i in range(self.wanted[n][1])}
         missing = items - there - self.sent
         again = self.sent - self.told
@@ -112,7 +112,7 @@ class Books:
             if what[0] not in self.stored:
                 self.findings.append(f"{what} was sent and never stored")
 
-    def _state(self) -> list[int]:
+    def state(self) -> list[int]:
         """The numbers of the last snapshot and the deltas after it."""
         state: list[int] = []
         for n in sorted(self.stored):

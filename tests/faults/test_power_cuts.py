@@ -18,7 +18,7 @@ from tests.faults.power import Disk, Record, content_of, put, records
 from tests.faults.world import World
 from tests.faults.writer import the_store, work
 
-RUNS = 25 if LONG else 2
+RUNS = 26 if LONG else 2
 CUTS = 40 if LONG else 12  # of each run
 NOTES = "notes"
 STEPS = 300 if LONG else 60

@@ -1,0 +1,89 @@
+"""One bit of the file or of its log is another one: no wrong item, none twice, and none missing without a word."""
+
+# ruff: noqa: ASYNC221
+# A test has nothing else to do meanwhile.
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.faults import LONG, SEED
+from tests.faults.books import Books, part
+from tests.faults.power import content_of, put
+from tests.faults.writer import the_store, work
+
+FLIPS = 400 if LONG else 40  # in each of file and log
+STEPS = 120
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(FLIPS + 60)]
+
+
+def killed_at_work(folder: Path, books: Books) -> dict[str, bytes]:
+    """What a writer leaves that never closed its store: the last megabytes are in the log."""
+    notes = folder.with_name("notes")
+    for seed in range(SEED * 1000 + 1, SEED * 1000 + 100):  # whether it closes is a matter of chance
+        command = [sys.executable, "-m", "tests.faults.writer", str(folder), str(notes), str(seed)]
+        ended = subprocess.run([*command, str(books.next), str(STEPS)], check=False)
+        for line in notes.read_text().splitlines():
+            books.enter(**json.loads(line))
+        notes.unlink()
+        if ended.returncode:
+            return content_of(folder)
+    raise AssertionError("a hundred writers closed their store")
+
+
+def flipped(content: bytes, rng: random.Random) -> bytes:
+    data = bytearray(content)
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(data)
+
+
+async def findings(folder: Path, books: Books) -> tuple[list[str], str]:
+    """What is wrong, and how the store has taken it."""
+    found: list[str] = []
+    async with the_store(folder) as store:
+        report = store.report
+        waiting = await store.read("cloud", 1_000_000, max_bytes=1 << 40, oldest_first=True)
+        state = (await store.load_checkpoint()).get("handler")
+        drops = sum(drop.n for drop in await store.drops())
+        there = Counter(map(part, waiting))
+        for item in waiting:
+            if books.keys.get(item.key) != part(item):
+                found.append(f"{item.key} is {part(item)} and was {books.keys.get(item.key)}")
+        found += [f"{what} is there {n} times" for what, n in there.items() if n > 1]
+        missing = {(n, i) for n in books.stored for i in range(books.wanted[n][1])} - there.keys() - books.sent
+        told = report.set_aside is not None or report.torn
+        if len(missing) > drops and not told:
+            found.append(f"{len(missing)} are missing and {drops} counted: {sorted(missing)[:5]}")
+        if state != books.state() and state is not None and not told:
+            found.append(f"the state is {state} and was {books.state()}")
+        # Nor is a key of before given to anything that comes after.
+        await work(store, random.Random(1), books.next, 3, books.enter)
+        found += books.findings
+    how = "set aside" if report.set_aside else "torn" if report.torn else "counted" if drops else "nothing"
+    return found, how
+
+
+@pytest.mark.parametrize("name", ["edgefn.db", "edgefn.db-wal"])
+async def test_a_flipped_bit_makes_no_wrong_item_and_loses_none_in_silence(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    books = Books()
+    content = killed_at_work(folder, books)
+    rng = random.Random(SEED)
+    outcomes: Counter[str] = Counter()
+    silent = []
+    for number in range(FLIPS):
+        put({**content, name: flipped(content[name], rng)}, folder)
+        wrong, how = await findings(folder, books.copy())
+        if wrong:
+            silent.append((number, wrong[:2]))
+        outcomes["wrong" if wrong else how] += 1
+    print(f"{name}: {dict(outcomes)}")  # noqa: T201
+    assert not silent
