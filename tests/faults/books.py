@@ -79,8 +79,7 @@ class Books:
         self._check_rows(waiting)
         if state != self.state():
             self.findings.append(f"the state is {state} and must be {self.state()}")
-        items = {(n, i) for n in self.stored for i in range(self.wanted[n][1])}
-        missing = items - there - self.sent
+        missing = self.items() - there - self.sent
         again = self.sent - self.told
         given_up = drops.total()
         if not len(missing) <= given_up <= len(missing) + len(again):
@@ -111,6 +110,9 @@ class Books:
         for what in self.sent:
             if what[0] not in self.stored:
                 self.findings.append(f"{what} was sent and never stored")
+
+    def items(self) -> set[Part]:
+        return {(n, i) for n in self.stored for i in range(self.wanted[n][1])}
 
     def state(self) -> list[int]:
         """The numbers of the last snapshot and the deltas after it."""
