@@ -14,6 +14,7 @@ import psutil
 from edgefn.address import BrokerAddress
 from edgefn.bus import Bus
 from tests.faults.workload import COMMIT, HANDLERS, settings
+from tests.faults.world import World
 from tests.integration.device import GATEWAY, PATIENCE, Device, decoded
 
 COMPILE = 120.0  # seconds for the first start of all, which compiles the handlers
@@ -49,10 +50,14 @@ class Plant:
 
     async def kill_gateway(self) -> None:
         """The gateway is gone, and another one is started."""
+        await self.power_off()
+        await self.device.start()
+
+    async def power_off(self) -> None:
+        """The gateway is gone, and with it its children."""
         self.gateway.kill()
         assert self.device.process is not None
         await self.device.process.wait()
-        await self.device.start()
 
     async def commit_unheard(self) -> None:
         """Stops the engine when the gateway has stored a commit of it that it has not heard of, and so not acknowledged.
@@ -79,14 +84,17 @@ async def _subscribed(broker: int) -> None:
 
 
 @asynccontextmanager
-async def plant(folder: Path, broker: int, cloud: int = 0, *, uplink: str = "") -> AsyncIterator[Plant]:
+async def plant(
+    folder: Path, broker: int, cloud: int = 0, *, uplink: str = "", world: World | None = None, handlers: str = HANDLERS
+) -> AsyncIterator[Plant]:
     """A gateway that is up: its engine is subscribed. At the end all its processes are gone.
 
-    It forwards to the MQTT broker at port `cloud`, or to the `uplink` given in TOML.
+    It forwards to the MQTT broker at port `cloud`, or to the `uplink` given in TOML, and lives in the `world`.
     """
     uplink = uplink or f'name = "cloud"\nhost = "127.0.0.1"\nport = {cloud}\nbackoff_cap_s = 0.5'
     device = Device(folder, broker, None, settings(broker, folder, uplink))
-    device.handler("machines.py", HANDLERS)
+    device.environment = world and world.environment
+    device.handler("machines.py", handlers)
     await device.start()
     try:
         await _subscribed(broker)

@@ -12,30 +12,18 @@ from pathlib import Path
 import pytest
 
 from edgefn.broker import PrivateBroker
+from edgefn.demo.wire import Wire
 from tests.broker import make_broker
 from tests.faults import LONG, SEED
 from tests.faults.cloud import Cloud, consuming
-from tests.faults.gate import Gate
 from tests.faults.load import Load
 from tests.faults.plant import Plant, plant
-from tests.faults.workload import SECOND, differences, settled
+from tests.faults.workload import caught_up, exact
 
 OUTAGES = 30 if LONG else 2
 LONGEST = 10.0 if LONG else 1.0  # seconds of an outage or a standstill
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(OUTAGES * 30 + 120)]
-
-
-async def exact(cloud: Cloud, load: Load) -> None:
-    want = await settled(cloud, load)
-    print(f"{load.sent} events, {cloud.count} rows, {cloud.duplicates} came again")  # noqa: T201 - of a long run
-    assert not cloud.findings
-    assert not differences(want, cloud.rows)
-
-
-async def caught_up(cloud: Cloud, load: Load) -> None:
-    while load.now - cloud.newest > 2 * SECOND:
-        await cloud.grown(60)
 
 
 async def test_a_cloud_broker_that_is_killed_takes_nothing_with_it(tmp_path: Path, local: PrivateBroker) -> None:
@@ -46,10 +34,10 @@ async def test_a_cloud_broker_that_is_killed_takes_nothing_with_it(tmp_path: Pat
     moments = random.Random(SEED)
     cloud = Cloud()
     with make_broker() as far:
-        async with Gate(far.port) as gate, plant(tmp_path, local.port, gate.port), Load(local.port) as load:
+        async with Wire(far.port) as line, plant(tmp_path, local.port, line.port), Load(local.port) as load:
             for outage in range(OUTAGES + 1):
                 async with consuming(cloud, far.port, qos=0) as consumer:
-                    await gate.open()
+                    await line.heal()
                     if outage % 2:  # in the middle of what has piled up
                         await cloud.grown(60)
                         await asyncio.sleep(moments.uniform(0.0, 0.1))
@@ -61,7 +49,7 @@ async def test_a_cloud_broker_that_is_killed_takes_nothing_with_it(tmp_path: Pat
                         await exact(cloud, load)
                         return
                     far.kill()
-                    await gate.close()
+                    await line.cut()
                     while consumer.connected.is_set():  # until it has read to the end
                         await asyncio.sleep(0.01)
                 await asyncio.sleep(moments.uniform(0.0, LONGEST))

@@ -113,6 +113,20 @@ async def settled(cloud: Cloud, load: Load, patience: float = 60.0) -> Rows:
     return want
 
 
+async def exact(cloud: Cloud, load: Load, patience: float = 60.0) -> None:
+    """Everything has come that had to, once, and nothing else."""
+    want = await settled(cloud, load, patience)
+    print(f"{load.sent} events, {cloud.count} rows, {cloud.duplicates} came again")  # noqa: T201 - of a long run
+    assert not cloud.findings
+    assert not differences(want, cloud.rows)
+
+
+async def caught_up(cloud: Cloud, load: Load) -> None:
+    """What reaches the cloud is at most two seconds old."""
+    while load.now - cloud.newest > 2 * SECOND:
+        await cloud.grown(60)
+
+
 def settings(broker: int, folder: Path, uplink: str) -> str:
     """edgefn.toml of a gateway without drivers, with one uplink given in TOML."""
     return (

@@ -83,6 +83,7 @@ class Device:
         if cloud is not None:
             text += f'[[uplink]]\nname = "cloud"\nhost = "127.0.0.1"\nport = {cloud}\nbackoff_cap_s = 0.5\n'
         (folder / "edgefn.toml").write_text(settings or text)
+        self.environment: Mapping[str, str] | None = None  # None: the test's own
         self.process: asyncio.subprocess.Process | None = None
         self.local: Listener
         self.far: Listener
@@ -92,8 +93,9 @@ class Device:
 
     async def start(self) -> None:
         log = open(self.folder / "gateway.log", "ab")  # noqa: ASYNC230, SIM115 - the child keeps it
+        command = (sys.executable, "-m", "edgefn", "run", str(self.folder))
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "edgefn", "run", str(self.folder), stdout=log, stderr=log, start_new_session=True
+            *command, stdout=log, stderr=log, start_new_session=True, env=self.environment
         )
         log.close()
 
