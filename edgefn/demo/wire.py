@@ -38,27 +38,30 @@ class Wire:
         assert task is not None
         self._tasks.add(task)
         try:
-            await _forward(reader, writer, self._target)
+            await self._forward(reader, writer)
         except (OSError, asyncio.CancelledError):
             return  # cut, or the other side has gone: both ends are closed below
         finally:
             writer.transport.abort()
             self._tasks.discard(task)
 
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        ways = (self._carry(reader, far_writer), self._carry_back(far_reader, writer))
+        pumps = [asyncio.create_task(way) for way in ways]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            far_writer.transport.abort()
 
-async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int) -> None:
-    far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target)
-    pumps = [asyncio.create_task(_pump(reader, far_writer)), asyncio.create_task(_pump(far_reader, writer))]
-    try:
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-        far_writer.transport.abort()
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(1 << 16):
-        writer.write(data)
-        await writer.drain()
+    async def _carry_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """What the far side answers."""
+        await self._carry(reader, writer)
