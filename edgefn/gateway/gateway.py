@@ -17,7 +17,7 @@ from edgefn import link
 from edgefn.address import BrokerAddress
 from edgefn.bus import Bus
 from edgefn.clock import SharedClock
-from edgefn.config import Config, UplinkSettings, cache_folder
+from edgefn.config import Config, cache_folder
 from edgefn.errors import StoreDamagedError, StoreError
 from edgefn.events import to_json
 from edgefn.gateway import results, systemd
@@ -29,19 +29,17 @@ from edgefn.gateway.handler_files import HandlerFiles
 from edgefn.gateway.publisher import Publisher
 from edgefn.gateway.results import Publication
 from edgefn.gateway.timekeeping import Timekeeper
+from edgefn.gateway.uplinks import Uplinks
 from edgefn.manifest import Manifest
 from edgefn.metrics import Metrics
 from edgefn.monitor import Monitor, Topics
 from edgefn.resources import bundled
-from edgefn.sinks import Sink, load_sink
 from edgefn.store import CheckpointPart, Commit, Item, Store, open_store
 from edgefn.timestamps import to_iso
-from edgefn.uplink import Uplink, UplinkOptions, split_options
 
 log = logging.getLogger(__name__)
 
 RETRY_COMMIT = (1.0, 30.0)  # seconds: the first wait after the store has refused a commit, and the longest
-DRAIN = 1.0  # seconds that a stopping gateway gives its uplinks
 ENGINE_PATIENCE = 20.0  # seconds that drivers wait for the engine's first connection
 FULL = "the disk is full: the store does not grow, and new items use the room of those that were sent"
 METER = ("events", "rows", "skipped", "raised", "ns")
@@ -58,7 +56,6 @@ class Gateway:
         self._cache = cache_folder()
         folder = Path(config.gateway.handlers) if config.gateway.handlers else bundled("handlers")
         self.files = HandlerFiles(folder, self._cache, self._tell_handler, self._plan_changed)
-        self.uplinks: list[Uplink] = []
         self._meters: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, Any] = {}
         self._newest: dict[str, tuple[str, int]] = {}  # stream → epoch and number of its newest item
@@ -68,6 +65,7 @@ class Gateway:
         self._engine_connected = asyncio.Event()
         self._engine_state: dict[str, Any] = {"state": "starting"}
         self._store_state = "ok"
+        self.uplinks: Uplinks
         self.time: Timekeeper
         self.store: Store
         self.bus: Bus
@@ -85,8 +83,13 @@ class Gateway:
         async with AsyncExitStack() as stack:
             self._clock = SharedClock.create()
             stack.callback(self._clock.close)
-            uplinks = {entry.name: entry for entry in config.uplink}
-            made = {name: self._sink(entry) for name, entry in uplinks.items()}
+            self.uplinks = Uplinks(
+                config.uplink,
+                gateway=config.gateway.id,
+                clock=self._clock,
+                metrics=self.metrics,
+                folder=config.folder,
+            )
             self.store = await stack.enter_async_context(
                 open_store(
                     Path(config.gateway.state) / "edgefn.db",
@@ -96,7 +99,7 @@ class Gateway:
                     max_bytes=config.store.max_size,
                     ballast=config.store.ballast,
                     progress=_tell_progress,
-                    uplinks=list(uplinks),
+                    uplinks=self.uplinks.names,
                 )
             )
             self.time = Timekeeper(self._clock, self.metrics)
@@ -109,10 +112,7 @@ class Gateway:
             self._publisher = Publisher(self.bus, self.metrics)
             self._alerts = Alerts(self.bus, self.topics)
             commands = Commands(self.bus, self.topics, {"pause": self._pause, "resume": self._resume})
-            self.uplinks = [
-                Uplink(name, self.store, sink, clock=self._clock, metrics=self.metrics, options=options)
-                for name, (sink, options) in made.items()
-            ]
+            self.uplinks.open(self.store)
             self.engine = EngineHost(
                 self,
                 clock_fd=self._clock.fd,
@@ -136,7 +136,7 @@ class Gateway:
                         ("damage", self._damage()),
                         ("systemd", systemd.ping_watchdog()),
                         ("clock", self.time.run()),
-                        *((f"uplink {uplink.name}", self._send(uplink)) for uplink in self.uplinks),
+                        ("uplinks", self._send()),
                     )
                 ]
                 self.bus.on_connect.append(self._tell_online)
@@ -147,23 +147,9 @@ class Gateway:
                     for task in running:
                         task.cancel()
 
-    def _sink(self, entry: UplinkSettings) -> tuple[Sink, UplinkOptions]:
-        options, rest = split_options(entry.name, entry.options)
-        sink = load_sink(
-            entry.type,
-            rest,
-            gateway=self.config.gateway.id,
-            metrics=self.metrics,
-            clock=self._clock,
-            folder=self.config.folder,
-        )
-        for trouble in sink.check(self._clock.now()):
-            log.warning("uplink %s: %s", entry.name, trouble)
-        return sink, options
-
-    async def _send(self, uplink: Uplink) -> None:
+    async def _send(self) -> None:
         await self.time.wait_until_right(self.config.clock.patience / 1e9)
-        await uplink.run()
+        await self.uplinks.run()
 
     async def _main(self) -> None:
         """Loads the handlers, then keeps engine, drivers and the folder's watch going."""
@@ -182,16 +168,9 @@ class Gateway:
         """First those that make events, then those that work on them, then those that send."""
         await self.drivers.stop()
         await self.engine.stop()
-        with suppress(TimeoutError, StoreError):
-            if self.uplinks and all([(await uplink.state())["state"] == "connected" for uplink in self.uplinks]):
-                await asyncio.wait_for(self._drained(), DRAIN)
+        await self.uplinks.drain()
         await self.monitor.publish_metrics(self._gauges)
         await self.monitor.offline()
-
-    async def _drained(self) -> None:
-        for uplink in self.uplinks:
-            while (await uplink.state())["rows"]:  # noqa: ASYNC110 - for a second at most, on the way out
-                await asyncio.sleep(0.05)
 
     async def _damage(self) -> None:
         """Ends the gateway when the store turns out to be damaged: what can be read is taken over at the next start."""
@@ -288,7 +267,7 @@ class Gateway:
 
     async def _commit(self, message: link.Message) -> None:
         rows = list(results.rows(message["outputs"], self.files.handler, self.time.correction))
-        items = [item for row in rows if (item := row.item()) is not None] if self.uplinks else []
+        items = self.uplinks.items(rows)
         parts = [
             CheckpointPart(owner, "snapshot" if snapshot else "delta", data)
             for owner, snapshot, data in message["parts"]
@@ -303,8 +282,7 @@ class Gateway:
         if message["confirmed"]:
             self._publisher.add([Publication(self.topics.confirmed, to_json(message["confirmed"]), 0, False)])
         self.metrics.count("summaries.made", len(items))
-        for uplink in self.uplinks:
-            uplink.kick()
+        self.uplinks.kick()
         self._publisher.add(
             publication for row in rows if not row.is_alert for publication in row.publications(self.topics)
         )
@@ -368,7 +346,7 @@ class Gateway:
                 "pid": os.getpid(),
                 "handlers": sorted(self.files.states()),
                 "drivers": [driver.name for driver in self.config.driver],
-                "uplinks": [uplink.name for uplink in self.uplinks],
+                "uplinks": self.uplinks.names,
                 "epoch": self.store.epoch,
             }
         )
@@ -386,7 +364,7 @@ class Gateway:
             "processes": {"gateway": os.getpid(), "engine": self.engine.pid, "drivers": self.drivers.pid},
         }
         try:
-            told["uplinks"] = {uplink.name: await uplink.state() for uplink in self.uplinks}
+            told["uplinks"] = await self.uplinks.states()
             told["drops"] = [
                 {"stream": drop.stream, "uplink": drop.uplink, "reason": drop.reason, "n": drop.n}
                 for drop in await self.store.drops()

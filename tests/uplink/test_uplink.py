@@ -7,8 +7,6 @@ import contextlib
 import json
 import random
 import sqlite3
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,96 +18,11 @@ from edgefn.bus import BrokerAddress, Bus
 from edgefn.errors import AccessError, StoreError
 from edgefn.metrics import Metrics
 from edgefn.sinks import load_sink
-from edgefn.store import Commit, Item, Store
+from edgefn.store import Commit, Item
 from edgefn.uplink import Uplink, UplinkOptions
 from tests.broker import make_broker
-from tests.sinks.helpers import FakeSink
 from tests.store.helpers import TurnedClock, a_store, item
-
-
-class Consumer:
-    """What a cloud does with at-least-once delivery: counts each key once, and sees whether a stream ever skips."""
-
-    def __init__(self) -> None:
-        self.next: dict[tuple[str, str], int] = {}
-        self.counted = 0
-        self.repeated = 0
-
-    def take(self, message: dict[str, Any]) -> None:
-        stream, seq = (message["epoch"], message["stream"]), message["seq"]
-        expected = self.next.get(stream, 1)
-        if seq < expected:
-            self.repeated += 1
-            return
-        assert seq == expected, f"{stream}: {seq} came before {expected}"
-        self.next[stream] = seq + 1
-        self.counted += 1
-
-
-class Sleeps:
-    """The waiting of an uplink: the test sees how long it wants to, and lets it go on."""
-
-    def __init__(self) -> None:
-        self._asked: asyncio.Queue[tuple[float, asyncio.Event]] = asyncio.Queue()
-
-    async def __call__(self, seconds: float) -> None:
-        done = asyncio.Event()
-        self._asked.put_nowait((seconds, done))
-        await done.wait()
-
-    async def next(self) -> float:
-        async with asyncio.timeout(10):
-            seconds, done = await self._asked.get()
-        done.set()
-        return seconds
-
-
-@dataclass
-class Bench:
-    store: Store
-    sink: FakeSink
-    uplink: Uplink
-    sleeps: Sleeps
-    metrics: Metrics
-    clock: TurnedClock
-
-    async def commit(self, *streams: str, priority: int = 1) -> list[Item]:
-        stored = await self.store.commit(Commit([item(stream, priority=priority) for stream in streams]))
-        self.uplink.kick()
-        return stored
-
-    async def empty(self) -> None:
-        async with asyncio.timeout(10):
-            while (await self.store.stats("cloud")).rows:
-                await asyncio.sleep(0.001)
-
-
-@contextlib.asynccontextmanager
-async def bench(path: Path, **options: Any) -> AsyncIterator[Bench]:
-    clock, metrics, sink, sleeps = TurnedClock(), Metrics(), FakeSink(), Sleeps()
-    options = {"batch_age_ms": 0, "patience_s": 0, **options}
-    async with a_store(path, clock=clock, metrics=metrics) as store:
-        uplink = Uplink(
-            "cloud",
-            store,
-            sink,
-            clock=clock,
-            metrics=metrics,
-            options=UplinkOptions(**options),
-            sleep=sleeps,
-            uniform=lambda _, ceiling: ceiling,
-        )
-        yield Bench(store, sink, uplink, sleeps, metrics, clock)
-
-
-@contextlib.asynccontextmanager
-async def running(path: Path, **options: Any) -> AsyncIterator[Bench]:
-    async with bench(path, **options) as one:
-        task = asyncio.create_task(one.uplink.run())
-        yield one
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+from tests.uplink.helpers import Consumer, bench, running
 
 
 @pytest.fixture
@@ -144,7 +57,7 @@ async def test_while_idle_it_does_nothing_at_all(path: Path) -> None:
         for _ in range(100):
             await asyncio.sleep(0)
         assert reads <= 1  # the one that found nothing
-        assert one.sleeps._asked.empty()
+        assert one.sleeps.none
 
 
 async def test_a_few_items_wait_a_little_for_others(path: Path) -> None:
@@ -240,20 +153,78 @@ async def test_refused_items_are_counted_and_hold_nothing_up(path: Path) -> None
         await asyncio.wait({task})
 
 
-async def test_paused_it_sends_nothing_and_resumed_everything(path: Path) -> None:
+async def settled() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_cut_it_sends_nothing_and_restored_everything(path: Path) -> None:
     async with running(path) as one:
         await one.commit("a")
         await one.empty()
-        one.uplink.pause()
+        await one.uplink.cut()
+        await one.uplink.cut()
+        assert one.sink.closed
         await one.commit("a", "a")
-        for _ in range(50):
-            await asyncio.sleep(0)
+        await settled()
         state = await one.uplink.state()
-        assert (state["state"], state["rows"]) == ("paused", 2)
-        assert len(one.sink.received) == 1
-        one.uplink.resume()
+        assert (state["state"], state["rows"]) == ("cut", 2)
+        assert (len(one.sink.received), one.sink.connects) == (1, 1)
+        one.uplink.restore()
         await one.empty()
+        assert (await one.uplink.state())["state"] == "connected"
         assert [message["seq"] for message in one.sink.received] == [1, 2, 3]
+
+
+async def test_a_cut_does_not_wait_for_what_is_under_way_nor_for_the_next_try(path: Path) -> None:
+    async with running(path) as one:
+        send, under_way = one.sink.send, asyncio.Event()
+
+        async def endless(items: object) -> None:
+            under_way.set()
+            await asyncio.Event().wait()
+
+        one.sink.send = endless  # type: ignore[assignment,method-assign]
+        await one.commit("a")
+        await under_way.wait()
+        await one.uplink.cut()
+        one.sink.send = send  # type: ignore[method-assign]
+        one.sink.lose_connection()
+        one.uplink.restore()
+        assert await one.sleeps.ask() == 0.5
+        assert (await one.uplink.state())["state"] == "backoff"
+        one.sink.restore_connection()
+        await one.uplink.cut()
+        one.uplink.restore()
+        await one.empty()
+        assert len(one.sink.received) == 1
+
+
+async def test_what_arrived_before_a_cut_is_not_sent_again(path: Path) -> None:
+    async with running(path, patience_s=1000) as one:
+        await one.commit("a")
+        while not one.sink.received:
+            await asyncio.sleep(0)
+        await one.uplink.cut()
+        assert (await one.store.stats("cloud")).rows == 0
+
+
+async def test_a_sink_that_does_not_close_harms_nobody(path: Path) -> None:
+    async with running(path) as one:
+        close = one.sink.close
+
+        async def broken() -> None:
+            one.sink.close = close  # type: ignore[method-assign]
+            raise OSError("the disk is gone")
+
+        one.sink.close = broken  # type: ignore[method-assign]
+        await one.commit("a")
+        await one.empty()
+        await one.uplink.cut()
+        one.uplink.restore()
+        await one.commit("a")
+        await one.empty()
+        assert len(one.sink.received) == 2
 
 
 async def test_low_priority_is_not_starved_by_a_steady_load_of_high(path: Path) -> None:
@@ -333,7 +304,7 @@ async def test_a_consumer_counts_exactly_over_lost_acknowledgements_and_restarts
             task = asyncio.create_task(one.uplink.run())
             stop = rng.random() < 0.5
             while (await one.store.stats("cloud")).rows and not (stop and rng.random() < 0.2):
-                if not one.sleeps._asked.empty():
+                if not one.sleeps.none:
                     await one.sleeps.next()
             task.cancel()
             await asyncio.wait({task})
