@@ -46,7 +46,8 @@ class Lanes:
         if self._parted_at is None:
             return
         old = sum(len(item.payload) for item in items if item.id <= self._parted_at)
-        new = sum(len(item.payload) for item in items) - old
+        # New rows of high priority go with the backlog's turns as well: that is not on account of their share.
+        new = sum(len(item.payload) for item in items) if live else 0
         balance = self._balance + old * self._share - new * (1 - self._share)
         self._balance = max(-self._most, min(self._most, balance))
         if not live and oldest_first and not old:

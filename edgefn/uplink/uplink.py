@@ -17,11 +17,9 @@ from edgefn.sinks import Refusal, Sink
 from edgefn.store import Item, Refused, Store
 from edgefn.store.records import HIGH
 from edgefn.uplink.bisection import Bisection
-from edgefn.uplink.budget import DailyBudget
 from edgefn.uplink.lanes import Lanes
-from edgefn.uplink.meter import Meter
 from edgefn.uplink.options import UplinkOptions
-from edgefn.uplink.rate import TokenBucket
+from edgefn.uplink.tariff import Tariff
 
 log = logging.getLogger(__name__)
 
@@ -64,15 +62,12 @@ class Uplink:
         self._state = "stopped"
         self._connected = False
         self._lanes = Lanes(options.live_share, options.batch_bytes)
-        self._meter = Meter()
-        self._bucket = TokenBucket(options.max_rate, clock) if options.max_rate else None
-        self._budget: DailyBudget | None = None
+        self._tariff = Tariff(options, clock)
         self._bisection = Bisection()
         self._saving = False  # the budget is used up, except for high priority
         self._live = False  # the lane of the batch that was read last
         self._more = False  # and whether rows waited beyond it
         self._owed: tuple[list[int], dict[int, Refused]] | None = None  # what the store does not know yet
-        self._unsaved = False  # nor that bytes were spent
         self._failures = 0
         self._sent = 0
         self._refused = 0
@@ -102,9 +97,8 @@ class Uplink:
         """
         waiting = await self._store.stats(self.name)
         now = self._clock.monotonic()
-        budget = self._budget
         return {
-            "state": "budget" if self._saving and self._state == "connected" else self._state,
+            "state": "budget" if self._saving and waiting.rows and self._state == "connected" else self._state,
             "rows": waiting.rows,
             "bytes": waiting.bytes,
             "oldest_s": waiting.oldest_s,
@@ -113,14 +107,7 @@ class Uplink:
             "bytes_sent": self._sink.bytes_sent,
             "last_sent_s": None if self._last_sent is None else (now - self._last_sent) / NS,
             "next_try_s": None if self._next_try is None else max(0.0, (self._next_try - now) / NS),
-            "budget": None
-            if budget is None
-            else {
-                "daily": budget.daily,
-                "spent": budget.spent.bytes,
-                "left": max(0, budget.daily - budget.spent.bytes),
-                "renewed_s": budget.until_midnight(),
-            },
+            "budget": self._tariff.state(),
             "last_error": self._last_error,
         }
 
@@ -168,18 +155,18 @@ class Uplink:
                 log.warning("uplink %s: its sink did not close well: %r", self.name, error)
 
     async def _step(self) -> None:
-        if self._budget is None and self._options.daily_bytes:
-            self._budget = DailyBudget(self._options.daily_bytes, self._clock, await self._store.spent(self.name))
+        if not self._tariff.known:
+            self._tariff.take_up(await self._store.spent(self.name))
         if not self._connected:
             await self._sink.connect()
             self._lanes.part(self._store.position())
             self._connected = True
             self._state = "connected"
-        if self._bucket is not None and (seconds := self._bucket.wait()):
+        if seconds := self._tariff.wait():
             await self._sleep(seconds)
             return
         items = await self._next_batch()
-        batch = self._affordable(items)
+        batch = self._tariff.affordable(items)
         self._more |= len(batch) < len(items)
         if batch:
             await self._send(batch)
@@ -209,41 +196,24 @@ class Uplink:
         return items
 
     async def _read_lane(self, *, live: bool, after: int) -> Sequence[Item]:
-        most = self._options.batch_bytes if self._bucket is None else min(self._options.batch_bytes, self._bucket.size)
         return await self._store.read(
             self.name,
             self._bisection.size(self._options.batch_size),
-            max_bytes=most,
+            max_bytes=min(self._options.batch_bytes, self._tariff.most or self._options.batch_bytes),
             oldest_first=self._lanes.oldest_first(live) and not self._saving,
             after=after,
         )
 
-    def _affordable(self, items: Sequence[Item]) -> Sequence[Item]:
-        """As many from the first on as bucket and budget allow. The bucket, which is full, allows one of any size."""
-        if self._bucket is None and self._budget is None:
-            return items
-        cost = 0
-        for n, item in enumerate(items):
-            cost += self._meter.guess(item)
-            if (n and self._bucket is not None and cost > self._bucket.size) or (
-                self._budget is not None and cost > self._budget.left(item.priority)
-            ):
-                return items[:n]
-        return items
-
     async def _wait_for_bytes(self, first: Item) -> None:
         """The budget does not allow this item, today or on any day."""
-        assert self._budget is not None
-        cost, whole = self._meter.guess(first), self._budget.whole(first.priority)
-        if cost > whole:
-            detail = f"about {cost} bytes; daily_bytes allows {whole} in a day"
+        if detail := self._tariff.never(first):
             self._note([first], [Refusal(first.id, "over_budget", detail)])
         elif not self._saving:
             log.warning("uplink %s: what daily_bytes allows is used up until midnight UTC", self.name)
             self._saving = True  # it is read again by priority: what is high may go
         else:
             # A gateway that is told every second of new rows looks among them for high ones, and else at the clock.
-            waits = [asyncio.ensure_future(self._sleep(min(LOOK_AT_CLOCK, self._budget.until_midnight())))]
+            waits = [asyncio.ensure_future(self._sleep(min(LOOK_AT_CLOCK, self._tariff.until_midnight())))]
             if first.priority < HIGH:
                 waits.append(asyncio.create_task(self._committed()))
             try:
@@ -259,9 +229,7 @@ class Uplink:
         if self._saving and batch[-1].priority < HIGH:
             self._saving = False
             self._lanes.part(self._store.position())  # what has waited for midnight is a backlog
-        guess = sum(map(self._meter.guess, batch)) if self._bucket is not None else 0
-        if self._bucket is not None:
-            self._bucket.take(guess)
+        self._tariff.begin(batch)
         before = self._sink.bytes_sent
         try:
             refusals = await self._sink.send(batch)
@@ -273,19 +241,15 @@ class Uplink:
             raise
         finally:
             written = self._sink.bytes_sent - before
-            if self._bucket is not None:
-                self._bucket.take(written - guess)
-            if self._budget is not None and written:
-                self._budget.spend(written)
-                self._unsaved = True
+            self._tariff.end(written)
         refused = {refusal.item_id for refusal in refusals}
-        self._meter.learn([item for item in batch if item.id not in refused], written)
+        self._tariff.learn([item for item in batch if item.id not in refused], written)
         self._bisection.passed(len(batch))
         self._lanes.passed(batch, self._live)
         self._note(batch, refusals)
         # With a backlog the next batch must not wait for a commit, except where it has to wait anyway.
-        idle = self._bucket.wait() if self._bucket is not None else 0.0
-        await self._settle(idle if self._more else self._options.patience_s)
+        patience = self._options.patience_s
+        await self._settle(min(patience, self._tariff.wait()) if self._more else patience)
         # Only now: a broker that takes connections and nothing else is no reason to hurry.
         self._failures = 0
         self._last_error = ""
@@ -307,13 +271,13 @@ class Uplink:
 
     async def _settle(self, patience: float = 0.0) -> None:
         """Tells the store what the far side has. Where the disk fails it is told later, and nothing is sent twice."""
-        if self._owed is None and not self._unsaved:
+        if self._owed is None and not self._tariff.unsaved:
             return
         ids, refused = self._owed or ([], {})
-        spent = self._budget.spent if self._budget is not None else None
+        spent = self._tariff.spent
         await self._store.acknowledge(self.name, ids, refused=refused, patience=patience, spent=spent)
         self._owed = None
-        self._unsaved = False
+        self._tariff.unsaved = False
 
     async def _back_off(self, error: Exception) -> None:
         """Exponential with full jitter: gateways that lost one cloud together do not come back together.

@@ -52,6 +52,10 @@ class Sleeps:
             seconds, self._last = await self._asked.get()
         return seconds
 
+    def go(self) -> None:
+        """The wait that was asked for last is over."""
+        self._last.set()
+
     async def next(self) -> float:
         seconds = await self.ask()
         self._last.set()
@@ -71,8 +75,8 @@ class Bench:
     metrics: Metrics
     clock: TurnedClock
 
-    async def commit(self, *streams: str, priority: int = 1) -> list[Item]:
-        stored = await self.store.commit(Commit([item(stream, priority=priority) for stream in streams]))
+    async def commit(self, *streams: str, priority: int = 1, size: int = 0) -> list[Item]:
+        stored = await self.store.commit(Commit([item(stream, priority=priority, size=size) for stream in streams]))
         self.uplink.kick()
         return stored
 
@@ -82,19 +86,34 @@ class Bench:
                 await asyncio.sleep(0.001)
 
 
+class PassingTime:
+    """The waiting of an uplink where each wait turns the clock: time passes as fast as the test runs."""
+
+    def __init__(self, clock: TurnedClock) -> None:
+        self._clock = clock
+        self.slept = 0.0
+
+    async def __call__(self, seconds: float) -> None:
+        self._clock.turn(seconds)
+        self.slept += seconds
+        await asyncio.sleep(0)
+
+
 @contextlib.asynccontextmanager
-async def bench(path: Path, **options: Any) -> AsyncIterator[Bench]:
-    clock, metrics, sink, sleeps = TurnedClock(), Metrics(), FakeSink(), Sleeps()
+async def bench(
+    path: Path, *, name: str = "cloud", time_passes: bool = False, clock: TurnedClock | None = None, **options: Any
+) -> AsyncIterator[Bench]:
+    clock, metrics, sink, sleeps = clock or TurnedClock(), Metrics(), FakeSink(), Sleeps()
     options = {"batch_age_ms": 0, "patience_s": 0, **options}
     async with a_store(path, clock=clock, metrics=metrics) as store:
         uplink = Uplink(
-            "cloud",
+            name,
             store,
             sink,
             clock=clock,
             metrics=metrics,
             options=UplinkOptions(**options),
-            sleep=sleeps,
+            sleep=PassingTime(clock) if time_passes else sleeps,
             uniform=lambda _, ceiling: ceiling,
         )
         yield Bench(store, sink, uplink, sleeps, metrics, clock)
@@ -108,3 +127,9 @@ async def running(path: Path, **options: Any) -> AsyncIterator[Bench]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def settled() -> None:
+    """Everything that can go on without waiting has gone on; the store's thread included."""
+    for _ in range(20):
+        await asyncio.sleep(0.001)

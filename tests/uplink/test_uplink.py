@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgefn.bus import BrokerAddress, Bus
-from edgefn.errors import AccessError, StoreError
+from edgefn.errors import AccessError, NotConnectedError, StoreError
 from edgefn.metrics import Metrics
-from edgefn.sinks import load_sink
+from edgefn.sinks import Refusal, load_sink
 from edgefn.store import Commit, Item
 from edgefn.uplink import Uplink, UplinkOptions
 from tests.broker import make_broker
 from tests.store.helpers import TurnedClock, a_store, item
-from tests.uplink.helpers import Consumer, bench, running
+from tests.uplink.helpers import Consumer, bench, running, settled
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ async def test_a_broker_that_connects_and_then_fails_is_not_hurried(path: Path) 
         assert len(one.sink.received) == 1
 
 
-async def test_an_access_error_is_shown_and_tried_again(path: Path) -> None:
+async def test_who_is_not_let_in_waits_long_at_once_and_says_why(path: Path) -> None:
     async with bench(path) as one:
 
         async def refused() -> None:
@@ -116,10 +117,42 @@ async def test_an_access_error_is_shown_and_tried_again(path: Path) -> None:
 
         one.sink.connect = refused  # type: ignore[method-assign]
         task = asyncio.create_task(one.uplink.run())
-        await one.sleeps.next()
-        assert (await one.uplink.state())["last_error"] == "cloud: bad user name or password"
+        assert await one.sleeps.ask() == 60
+        state = await one.uplink.state()
+        assert (state["state"], state["last_error"]) == ("refused", "cloud: bad user name or password")
+        assert state["next_try_s"] == 60
+        one.clock.turn(45)
+        assert (await one.uplink.state())["next_try_s"] == 15
         task.cancel()
         await asyncio.wait({task})
+
+
+async def test_who_is_asked_to_come_later_does_and_not_all_at_once(path: Path) -> None:
+    async with bench(path) as one:
+        asked = [20.0, 1e9]
+
+        async def busy() -> None:
+            raise NotConnectedError("cloud: busy", retry_after=asked.pop(0))
+
+        one.sink.connect = busy  # type: ignore[method-assign]
+        task = asyncio.create_task(one.uplink.run())
+        assert await one.sleeps.next() == 20 + 0.5
+        assert await one.sleeps.ask() == 3600 + 1
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_minutes_without_running_bring_one_try_and_no_burst(path: Path) -> None:
+    async with running(path) as one:
+        one.sink.lose_connection()
+        await one.commit("a")
+        assert await one.sleeps.ask() == 0.5
+        one.clock.turn(600)
+        one.sleeps.go()
+        assert await one.sleeps.ask() == 1
+        await settled()
+        assert one.sink.connects == 2
+        assert one.sleeps.none
 
 
 async def test_a_bug_in_a_sink_is_logged_and_ends_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -138,6 +171,32 @@ async def test_a_bug_in_a_sink_is_logged_and_ends_nothing(path: Path, caplog: py
         assert "ZeroDivisionError" in caplog.text
 
 
+async def test_an_item_that_the_sink_cannot_digest_is_found_and_the_others_arrive(path: Path) -> None:
+    async with running(path, batch_size=16) as one:
+        send = one.sink.send
+        stored = await one.store.commit(Commit([item("a", n) for n in range(40)]))
+        culprit = stored[21]
+
+        async def choking(items: Sequence[Item]) -> Sequence[Refusal]:
+            if culprit in items:
+                raise ValueError("cannot digest this")
+            return await send(items)
+
+        one.sink.send = choking  # type: ignore[method-assign]
+        one.uplink.kick()
+        while (await one.store.stats("cloud")).rows:
+            if not one.sleeps.none:
+                await one.sleeps.next()
+        assert [message["seq"] for message in one.sink.received] == [n for n in range(1, 41) if n != culprit.seq]
+        (letter,) = await one.store.dead(10)
+        assert (letter.key, letter.reason, letter.detail) == (
+            culprit.key,
+            "sink_error",
+            "ValueError('cannot digest this')",
+        )
+        assert one.metrics.counters["uplink.cloud.failed.ValueError"] < 10
+
+
 async def test_refused_items_are_counted_and_hold_nothing_up(path: Path) -> None:
     async with bench(path) as one:
         stored = await one.commit("a", "a", "a")
@@ -151,11 +210,6 @@ async def test_refused_items_are_counted_and_hold_nothing_up(path: Path) -> None
         assert one.metrics.counters["uplink.cloud.refused.too_large"] == 1
         task.cancel()
         await asyncio.wait({task})
-
-
-async def settled() -> None:
-    for _ in range(50):
-        await asyncio.sleep(0)
 
 
 async def test_cut_it_sends_nothing_and_restored_everything(path: Path) -> None:
