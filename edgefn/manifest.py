@@ -38,6 +38,13 @@ class HandlerManifest(msgspec.Struct, frozen=True):
         """Names the source of one that listens to topics: those of the same pattern, read the same way, share one."""
         return f"{self.pattern}" + (f" ts={self.ts}" if self.ts != "auto" else "") + (" retained" * self.retained)
 
+    @property
+    def stream(self) -> str | None:
+        """What its rows are called on their way to the cloud; None where they stay here."""
+        return (
+            f"{'alert' if self.kind == 'anomaly' else 'summary'}/{self.name}" if "uplink" in self.options.to else None
+        )
+
     @classmethod
     def of(cls, handler: Handler) -> HandlerManifest:
         source = handler.source

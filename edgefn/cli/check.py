@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import msgspec
 from edgefn.certificates import check_tls
 from edgefn.cli import common
 from edgefn.clock import SystemClock
-from edgefn.config import Config, cache_folder
+from edgefn.config import Config, UplinkSettings, cache_folder
 from edgefn.errors import EdgefnError, Trouble
 from edgefn.resources import bundled
 
@@ -27,6 +28,7 @@ def check(where: Path | None, as_json: bool) -> None:
     handlers: list[dict[str, Any]] = []
     folder = where / "handlers" if where is not None else None
     warnings: tuple[str, ...] = ()
+    uplinks: tuple[UplinkSettings, ...] = ()
     try:
         settings = common.load(where)
     except EdgefnError as error:
@@ -39,6 +41,7 @@ def check(where: Path | None, as_json: bool) -> None:
         for warning in told:
             click.echo(f"edgefn: warning: {warning}", err=True)
         warnings = settings.warnings + told
+        uplinks = settings.uplink
         folder = Path(settings.gateway.handlers) if settings.gateway.handlers else None
     from edgefn import manifest
     from edgefn.gateway import handler_files
@@ -53,6 +56,10 @@ def check(where: Path | None, as_json: bool) -> None:
             findings += [str(finding) for finding in one.findings]
             handlers += [{"file": one.file, "name": handler.name, "kind": handler.kind} for handler in one.handlers]
         findings += [str(finding) for finding in manifest.conflicts(manifests)]
+        streams = [handler.stream for one in manifests for handler in one.handlers if handler.stream]
+        for warning in _idle_patterns(uplinks, streams):
+            click.echo(f"edgefn: warning: {warning}", err=True)
+            warnings += (warning,)
     elif not findings:
         findings.append(f"{folder}: there is no such folder; `edgefn init DIR` makes one")
     if as_json:
@@ -63,6 +70,16 @@ def check(where: Path | None, as_json: bool) -> None:
         counts = (("handler", len(handlers)), ("finding", len(findings)), ("warning", len(warnings)))
         click.echo(", ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts), err=True)
     raise SystemExit(common.BAD_INPUT if findings else 0)
+
+
+def _idle_patterns(uplinks: Iterable[UplinkSettings], streams: list[str]) -> Iterator[str]:
+    from edgefn.uplink import idle_patterns, split_options
+
+    for entry in uplinks:
+        with suppress(EdgefnError):  # told with everything else that is wrong in the settings
+            for pattern in idle_patterns(split_options(entry.name, entry.options)[0].streams, streams):
+                known = ", ".join(streams) or "none"
+                yield f"uplink {entry.name}: {pattern!r} in streams matches nothing that is here; there are {known}"
 
 
 def _drivers(settings: Config) -> Iterator[str]:

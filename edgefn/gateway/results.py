@@ -44,10 +44,9 @@ class Row:
 
     def item(self) -> NewItem | None:
         """For the outbox, None where the handler does not forward."""
-        options = self.handler.options
-        if "uplink" not in options.to:
+        options, stream = self.handler.options, self.handler.stream
+        if stream is None:
             return None
-        stream = f"{'alert' if self.is_alert else 'summary'}/{self.handler.name}"
         return NewItem(stream, self.payload, self.ts, options.priority, ttl=options.ttl, own_clock=self.own_clock)
 
     def publications(self, topics: Topics) -> Iterator[Publication]:

@@ -52,4 +52,4 @@ def wants(patterns: Iterable[str], stream: str) -> bool:
 def idle_patterns(patterns: Iterable[str], streams: Iterable[str]) -> list[str]:
     """The patterns that match none of the streams: a slip of the pen, or a handler that is still to come."""
     known = list(streams)
-    return [pattern for pattern in patterns if not any(fnmatchcase(stream, pattern) for stream in known)]
+    return [one for one in patterns if one != "*" and not any(wants([one], stream) for stream in known)]

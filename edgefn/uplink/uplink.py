@@ -82,6 +82,7 @@ class Uplink:
     async def cut(self) -> None:
         """Closes the sink, whatever is under way, and keeps it closed until `restore`. Twice is harmless."""
         self._restored.clear()
+        self._state = "cut"
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait({self._worker})
@@ -142,7 +143,6 @@ class Uplink:
                     self._metrics.count(f"uplink.{self.name}.failed", reason=type(error).__name__)
                     await self._back_off(error)
         finally:
-            self._state = "stopped" if self._restored.is_set() else "cut"
             self._connected = False
             self._next_try = None
             try:

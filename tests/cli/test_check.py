@@ -113,3 +113,14 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
     result = edgefn("check", tmp_path / "nowhere")
     assert result.exit_code == 1
     assert "there is no such file; `edgefn init DIR` makes one" in result.output
+
+
+def test_a_pattern_of_streams_that_matches_nothing_is_a_warning(folder: Path):
+    (folder / "edgefn.toml").write_text(
+        f'[[uplink]]\nname = "archive"\ntype = "file"\nfolder = "{folder}"\nstreams = ["alert/*", "*"]\n'
+    )
+    (folder / "handlers" / "rooms.py").unlink()
+    result = edgefn("check", folder)
+    assert result.exit_code == 0
+    assert "uplink archive: 'alert/*' in streams matches nothing that is here" in result.stderr
+    assert "1 warning" in result.stderr
