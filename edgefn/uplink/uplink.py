@@ -64,6 +64,7 @@ class Uplink:
         self._lanes = Lanes(options.live_share, options.batch_bytes)
         self._tariff = Tariff(options, clock)
         self._bisection = Bisection()
+        self._size = options.batch_size  # items; less where the line does not hold for that many
         self._saving = False  # the budget is used up, except for high priority
         self._live = False  # the lane of the batch that was read last
         self._more = False  # and whether rows waited beyond it
@@ -191,14 +192,14 @@ class Uplink:
         self._live = bool(items)
         if not items:
             items = await self._read_lane(live=False, after=0)
-        full = len(items) == self._bisection.size(self._options.batch_size)
+        full = len(items) == self._bisection.size(self._size)
         self._more = full or (bool(items) and (await self._store.stats(self.name)).rows > len(items))
         return items
 
     async def _read_lane(self, *, live: bool, after: int) -> Sequence[Item]:
         return await self._store.read(
             self.name,
-            self._bisection.size(self._options.batch_size),
+            self._bisection.size(self._size),
             max_bytes=min(self._options.batch_bytes, self._tariff.most or self._options.batch_bytes),
             oldest_first=self._lanes.oldest_first(live) and not self._saving,
             after=after,
@@ -234,6 +235,8 @@ class Uplink:
         try:
             refusals = await self._sink.send(batch)
         except NotConnectedError:
+            # A line that breaks every few seconds would carry the first half of a large batch for ever.
+            self._size = max(1, len(batch) // 2)
             raise
         except Exception as error:
             if self._bisection.failed(len(batch)):
@@ -244,6 +247,7 @@ class Uplink:
             self._tariff.end(written)
         refused = {refusal.item_id for refusal in refusals}
         self._tariff.learn([item for item in batch if item.id not in refused], written)
+        self._size = min(self._options.batch_size, self._size * 2)
         self._bisection.passed(len(batch))
         self._lanes.passed(batch, self._live)
         self._note(batch, refusals)

@@ -109,6 +109,21 @@ async def test_a_broker_that_connects_and_then_fails_is_not_hurried(path: Path) 
         assert len(one.sink.received) == 1
 
 
+async def test_a_line_that_never_holds_for_a_whole_batch_is_given_smaller_ones(path: Path) -> None:
+    async with running(path) as one:
+        for _ in range(100):
+            one.sink.lose_acknowledgement(after=5)
+        await one.commit(*["a"] * 100)
+        while (await one.store.stats("cloud")).rows:
+            if not one.sleeps.none:
+                await one.sleeps.next()
+            await asyncio.sleep(0.001)
+        consumer = Consumer()
+        for message in one.sink.received:
+            consumer.take(message)
+        assert consumer.counted == 100
+
+
 async def test_who_is_not_let_in_waits_long_at_once_and_says_why(path: Path) -> None:
     async with bench(path) as one:
 
