@@ -31,7 +31,13 @@ class Uplinks:
     """
 
     def __init__(
-        self, entries: Sequence[UplinkSettings], *, gateway: str, clock: Clock, metrics: Metrics, folder: Path | None = None
+        self,
+        entries: Sequence[UplinkSettings],
+        *,
+        gateway: str,
+        clock: Clock,
+        metrics: Metrics,
+        folder: Path | None = None,
     ) -> None:
         """`folder` is where relative paths of sinks begin."""
         self._clock = clock
