@@ -19,6 +19,7 @@ from edgefn.sinks import load_sink
 from edgefn.sinks.file import FileOptions
 from edgefn.sinks.http import HttpOptions
 from edgefn.sinks.mqtt import MqttOptions
+from edgefn.uplink import UplinkOptions, split_options
 
 EXAMPLE = bundled("systemd") / config.FILE
 SECOND = 1_000_000_000
@@ -273,12 +274,20 @@ def test_what_the_example_shows_as_defaults_are_the_defaults():
 def test_the_example_has_every_option_of_each_sink(type_name: str, struct: type[msgspec.Struct]):
     entry = next(entry for entry in everything()["uplink"] if entry["type"] == type_name)
     options = {key: value for key, value in entry.items() if key not in ("name", "type")}
+    _, options = split_options(entry["name"], options)
     assert set(options) == names(struct)
     for field in msgspec.structs.fields(struct):
         if field.default is not msgspec.NODEFAULT and field.default is not None:
             assert options[field.name] == field.default, field.name
     if type_name != "mqtt":  # whose example has both a password and a file of it
         load_sink(type_name, options, gateway="gw")
+
+
+def test_the_example_has_every_option_of_an_uplink_of_any_type():
+    entry = next(entry for entry in everything()["uplink"] if entry["type"] == "mqtt")
+    assert names(UplinkOptions) <= set(entry)
+    shown, _ = split_options("cloud", entry)
+    assert msgspec.structs.replace(shown, max_rate=None, daily_bytes=None) == UplinkOptions()
 
 
 @pytest.mark.parametrize("name", ["host", "climate", "boiler", "motor", "door", "button"])

@@ -19,8 +19,9 @@ class UplinkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     streams: tuple[Annotated[str, msgspec.Meta(min_length=1)], ...] = ("*",)  # patterns of what goes this way
     # The part of the bytes that goes to what is new while a backlog drains. 0: everything by priority and age.
     live_share: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
-    max_rate: int | None = None  # bytes a second
-    daily_bytes: int | None = None  # bytes in a day by UTC
+    max_rate: Annotated[int, msgspec.Meta(ge=100)] | None = None  # bytes a second
+    # Bytes in a day by UTC; less than a few items would stop the uplink.
+    daily_bytes: Annotated[int, msgspec.Meta(ge=4096)] | None = None
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 256  # items
     batch_bytes: Annotated[int, msgspec.Meta(ge=1)] = 1 << 20  # of payload; what one batch may take of the memory
     batch_age_ms: Annotated[int, msgspec.Meta(ge=0)] = 200  # how long a first item waits for others

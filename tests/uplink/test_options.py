@@ -18,7 +18,7 @@ def test_sizes_are_written_as_everywhere() -> None:
     ("options", "message"),
     [
         ({"max_rate": "fast"}, "max_rate = 'fast': a size is expected"),
-        ({"daily_bytes": 0}, "daily_bytes = 0: a size is expected"),
+        ({"daily_bytes": 0}, "daily_bytes = 0: .*>= 4096"),
         ({"live_share": 0.95}, "live_share = 0.95: .*<= 0.9"),
         ({"streams": "alert/*"}, "streams = 'alert/\\*'"),
         ({"streams": [""]}, "streams"),
