@@ -21,6 +21,7 @@ from edgefn.errors import ConfigError
 
 VERSION = 1
 FILE = "edgefn.toml"
+STORE = "edgefn.db"  # in the folder of the state
 
 
 class Duration(int):
@@ -104,6 +105,10 @@ class Config(msgspec.Struct, frozen=True):
     def folder(self) -> Path:
         """Where relative paths begin: that of the file, or where edgefn was started."""
         return Path(self.file).resolve().parent if self.file else Path.cwd()
+
+    @property
+    def store_path(self) -> Path:
+        return Path(self.gateway.state) / STORE
 
     def address(self) -> BrokerAddress:
         """Raises ConfigError where the password file cannot be read."""

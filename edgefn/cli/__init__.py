@@ -10,6 +10,7 @@ from edgefn.cli.demo import demo
 from edgefn.cli.init import init
 from edgefn.cli.new import new
 from edgefn.cli.run import run
+from edgefn.cli.store import store
 from edgefn.errors import EdgefnError
 
 
@@ -36,8 +37,9 @@ def main() -> None:
       edgefn init my-gateway        a folder with settings and handlers to start from
       edgefn run my-gateway         run it
       edgefn check my-gateway       everything that is wrong with it, at once
+      edgefn store check my-gateway    read all of its store, while it is stopped
     """
 
 
-for verb in (init, new, check, run, demo):
+for verb in (init, new, check, run, demo, store):
     main.add_command(verb)

@@ -92,7 +92,7 @@ class Gateway:
             )
             self.store = await stack.enter_async_context(
                 open_store(
-                    Path(config.gateway.state) / "edgefn.db",
+                    config.store_path,
                     gateway=config.gateway.id,
                     clock=self._clock,
                     metrics=self.metrics,

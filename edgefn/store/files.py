@@ -24,6 +24,13 @@ def wal_path(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
+def hand_over(path: Path) -> None:
+    """Gives a file that root makes to the owner of its folder: an operator's command must not lock the service out."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
 class Lock:
     """Held while a store is open, so that a second process is told instead of waiting or damaging anything.
 
@@ -41,6 +48,7 @@ class Lock:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            hand_over(self.path)
         except OSError as error:
             advice = _ADVICE.get(error.errno or 0, "make it writable for the user that runs edgefn")
             raise StoreError(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgefn.errors import StoreError
 from edgefn.store import asides, files, reading, schema
+from edgefn.store.database import store_error
 from edgefn.store.ledger import Ledger
 from edgefn.store.records import OpenReport
 from edgefn.store.reserve import Reserve
@@ -58,6 +59,33 @@ def open_database(
         db.close()
         raise
     return db, report
+
+
+def salvage_into(path: Path, file: Path, now: int, progress: Progress | None = None) -> Salvaged:
+    """Takes what can be read of `file` into the store at `path`, which no gateway has open. Raises StoreError.
+
+    Saved state is taken only where there was no store.
+    """
+    with files.Lock(path):
+        ledger = Ledger()
+        try:
+            db, report = open_database(path, ledger, now)
+            try:
+                names = [uplink.name for uplink in ledger.uplinks if not uplink.retired]
+                found = salvage(db, ledger, file, uplinks=names, state=report.fresh, progress=progress)
+                mark_clean(db)
+            finally:
+                db.close()
+        except sqlite3.Error as error:
+            raise store_error(path, error) from error
+        if found.complete and file.resolve() in [one.resolve() for one in asides.pending(path)]:
+            asides.finish(file)
+    return found
+
+
+def mark_clean(db: sqlite3.Connection) -> None:
+    """The last thing before an orderly end."""
+    db.execute("REPLACE INTO meta VALUES ('clean', '1')")
 
 
 def _look_at_all(db: sqlite3.Connection, path: Path) -> None:

@@ -203,11 +203,15 @@ class _Salvage:
         for id_, boot, offset, synced, shift in self.source.small("era", ["id", "boot", "offset", "synced", "shift"]):
             if not isinstance(boot, str) or not all(isinstance(n, int) for n in (offset, synced, shift)):
                 continue
+            newest = max(self.ledger.eras, default=0)
             here = next((era for era in self.ledger.eras.values() if (era.boot, era.offset) == (boot, offset)), None)
-            if here is None:
-                here = Era(max(self.ledger.eras, default=0) + 1, boot, offset, bool(synced), shift)
+            if here is None or here.id < newest:  # eras ascend as rows do; that one may have been put right since
+                put_right = (bool(synced), shift) if here is None else (here.synced, here.shift)
+                here = Era(newest + 1, boot, offset, *put_right)
                 self.ledger.eras[here.id] = here
-                self.db.execute("INSERT INTO era VALUES (?, ?, ?, ?, ?)", (here.id, boot, offset, synced, shift))
+                self.db.execute(
+                    "INSERT INTO era VALUES (?, ?, ?, ?, ?)", (here.id, boot, offset, here.synced, here.shift)
+                )
             self.eras[id_] = here.id
 
     def _take_letters(self) -> None:

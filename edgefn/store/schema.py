@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from edgefn.errors import StoreError
+from edgefn.store.files import hand_over
 
 APPLICATION_ID = 0x6564_6765  # "edge"
 
@@ -127,6 +128,7 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises StoreError for a file that is not ours or too new, sqlite3.DatabaseError for a damaged one.
     """
     path.touch(mode=0o600)  # what sensors say about a home is nobody else's business
+    hand_over(path)
     db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     try:
         # A text that a flipped bit made invalid must reach the checksum, not end the read.

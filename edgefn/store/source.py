@@ -25,19 +25,21 @@ _GALLOP = 1.25  # steps over a damaged part grow by a quarter, so no more good r
 
 
 class Source:
-    """`with Source(path) as source`. Raises StoreError where the file is not a store of ours at all, or too new."""
+    """`with Source(path) as source`. Raises StoreError where the file is not a store of ours at all, or too new.
 
-    def __init__(self, path: Path) -> None:
+    A first page that cannot be read is replaced in the file, unless `mend` is False.
+    """
+
+    def __init__(self, path: Path, *, mend: bool = True) -> None:
         self.path = path
-        self.rebuilt = False  # its first page was unreadable and is replaced
+        self._mend = mend
 
     def __enter__(self) -> Source:
         try:
             self._db = self._connect()
         except sqlite3.DatabaseError as error:
-            if not schema.is_damage(error) or not self._rebuild_first_page():
+            if not (self._mend and schema.is_damage(error) and self._rebuild_first_page()):
                 raise StoreError(f"{self.path}: nothing of it can be read as a store: {error}") from error
-            self.rebuilt = True
             try:
                 self._db = self._connect()
             except sqlite3.DatabaseError as again:
@@ -49,6 +51,9 @@ class Source:
     ) -> None:
         self._db.close()
         self.path.with_name(self.path.name + "-shm").unlink(missing_ok=True)
+        log_file = wal_path(self.path)
+        if log_file.exists() and not log_file.stat().st_size:  # SQLite makes one where there was none
+            log_file.unlink()
 
     def _connect(self) -> sqlite3.Connection:
         # Read-only, so that the log stays as it is: SQLite would write it into the damaged file. That takes a file of
@@ -89,6 +94,12 @@ class Source:
                 found.extend(self._db.execute(f"SELECT {', '.join(columns)} FROM {table}"))
         return found
 
+    def pragma(self, name: str) -> list[Any]:
+        """The first column of what a PRAGMA says; empty where the damage keeps it from saying anything."""
+        with contextlib.suppress(sqlite3.DatabaseError):
+            return [row[0] for row in self._db.execute(f"PRAGMA {name}")]
+        return []
+
     def span(self, tables: Sequence[str]) -> int:
         """How many rows tables that number their rows together have at the most: by their ids, without reading them."""
         ids: list[int] = []
@@ -102,8 +113,10 @@ class Source:
 
     def rows(self, table: str, columns: Sequence[str], after: int = 0) -> Iterator[tuple[Any, ...]]:
         """The readable rows with an id above `after`, the id first, in the order of the table."""
+        if table not in self._columns:
+            return
         select = f"SELECT id, {', '.join(self._expressions(table, columns))} FROM {table} WHERE id >= ? ORDER BY id"
-        start: int | None = after + 1 if table in self._columns else None
+        start: int | None = after + 1
         while start is not None:
             last = start - 1
             try:
@@ -111,8 +124,17 @@ class Source:
                     yield row
                     last = row[0]
             except sqlite3.DatabaseError as error:
-                start = self._beyond(select, last)
-                log.warning("%s: rows of %s after %d cannot be read (%s)", self.path, table, last, error)
+                # Python's cursor reads one row ahead: the last before the damage is lost with the first behind it.
+                start = last + 1
+                try:
+                    while row := self._db.execute(select + " LIMIT 1", (start,)).fetchone():
+                        yield row
+                        start = row[0] + 1
+                except sqlite3.DatabaseError:
+                    log.info("%s: rows of %s after %d cannot be read (%s)", self.path, table, start - 1, error)
+                    start = self._beyond(select, start - 1)
+                else:
+                    start = None
             else:
                 start = None
 

@@ -17,7 +17,7 @@ from edgefn.store import checkpoint, dead, eras, outbox, reading
 from edgefn.store.database import Database
 from edgefn.store.files import Lock
 from edgefn.store.ledger import MAX_UPLINKS, Era, Ledger, UplinkAccount
-from edgefn.store.opening import open_database
+from edgefn.store.opening import mark_clean, open_database
 from edgefn.store.outbox import Purge
 from edgefn.store.records import (
     Commit,
@@ -145,7 +145,7 @@ class Store:
         """Finishes what waits and closes the file. Calling it again does nothing."""
         room = self._reserve.room_of_log()
         try:
-            await self._database.close(_mark_clean)
+            await self._database.close(mark_clean)
             self._reserve.keep(room)
         finally:
             self._lock.release()
@@ -380,10 +380,6 @@ class Store:
             db.execute("DELETE FROM account WHERE id = ?", (-uplink.id,))
 
         await self._database.transact(forget)
-
-
-def _mark_clean(db: sqlite3.Connection) -> None:
-    db.execute("REPLACE INTO meta VALUES ('clean', '1')")
 
 
 __all__ = ["Commit", "Store", "StoreError", "open_store"]

@@ -4,6 +4,7 @@
 # A test has nothing else to do meanwhile.
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -263,3 +264,10 @@ def test_a_gateway_id_that_would_spoil_keys_is_refused(path: Path, gateway: str)
 
     with pytest.raises(ConfigError, match="gateway id"):
         open_store(path, gateway=gateway, clock=SystemClock(), metrics=Metrics())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+async def test_what_root_makes_belongs_to_the_owner_of_the_folder(path: Path) -> None:
+    os.chown(path.parent, 1234, 1234)
+    await with_items(path, 1)
+    assert {file.stat().st_uid for file in path.parent.iterdir()} == {1234}

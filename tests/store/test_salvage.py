@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import shutil
 import sqlite3
@@ -20,21 +21,19 @@ from hypothesis import strategies as st
 
 from edgefn.errors import StoreDamagedError, StoreError
 from edgefn.metrics import Metrics
-from edgefn.store import CheckpointPart, Commit, Item, Store, asides, salvage
+from edgefn.store import CheckpointPart, Commit, Item, Refused, Spent, Store, asides, opening, salvage, schema
 from edgefn.store.files import wal_path
+from edgefn.store.ledger import Era, Ledger
 from edgefn.store.source import Source
 from tests.store.helpers import TurnedClock, a_store, item
 
 PAGE = 4096
+VERSION_1 = Path(__file__).with_name("version1.sql")
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
-
-
-def key(one: Item) -> str:
-    return one.key
 
 
 async def filled(path: Path, n: int = 600, size: int = 150) -> dict[str, bytes]:
@@ -198,12 +197,9 @@ async def test_an_interrupted_salvage_goes_on_where_it_was_and_takes_nothing_twi
         if batches == point:
             raise PowerCut
 
-    from edgefn.store.ledger import Ledger
-    from edgefn.store.opening import open_database
-
     if point:
         with pytest.raises(PowerCut):
-            open_database(path, Ledger(), TurnedClock().now(), progress=cut)
+            opening.open_database(path, Ledger(), TurnedClock().now(), progress=cut)
     async with a_store(path, uplinks=("cloud", "archive")) as store:
         after = [one.key for one in await everything(store)]
         assert len(after) == len(set(after))
@@ -398,3 +394,73 @@ async def test_damage_met_while_open_ends_the_store_and_the_next_start_mends_it(
         after = await everything(store)
         assert 0 < len(after) == len(before) - store.report.damaged
     assert not asides.suspect(path).exists()
+
+
+async def test_eras_dead_letters_and_what_was_sent_today_come_along(path: Path) -> None:
+    async with a_store(path) as store:
+        stored = await store.commit(Commit([item("a", n) for n in range(9)]))
+        await store.acknowledge(
+            "cloud", [], refused={stored[0].id: Refused("bad", "it says")}, spent=Spent(day=20_000, bytes=77)
+        )
+        await store._database.transact(add_era)
+        await store.commit(Commit([item("b", n) for n in range(9)]))
+        before = await everything(store)
+        letters = await store.dead(9)
+    spoil(path, 1)
+    async with a_store(path) as store:
+        assert store.report.damaged == 0
+        assert [(one.key, one.ts, one.unsynced, one.made) for one in await everything(store)] == [
+            (one.key, one.ts, one.unsynced, one.made) for one in before
+        ]
+        assert {one.stream for one in before if one.unsynced} == {"b"}
+        assert [dataclasses.replace(one, id=0) for one in await store.dead(9)] == [
+            dataclasses.replace(one, id=0) for one in letters
+        ]
+        assert await store.spent("cloud") == Spent(day=20_000, bytes=77)
+        assert await store.requeue(None) == 1
+        assert len(await everything(store)) == len(before) + 1
+
+
+def add_era(db: sqlite3.Connection, ledger: Ledger) -> None:
+    db.execute("INSERT INTO era VALUES (7, 'boot', 5, 0, 1000)")
+    ledger.eras[7] = Era(7, "boot", 5, False, 1000)
+    ledger.era = 7
+
+
+async def test_a_store_of_version_1_is_taken_over_too(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.executescript(VERSION_1.read_text())
+        db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    path.rename(path.with_name("store.db.damaged-20250101T000000Z"))
+    async with a_store(path, uplinks=("cloud", "lab")) as store:
+        assert store.report.salvaged == 6
+        assert {one.epoch for one in await everything(store)} == {"02fda134"}
+        assert await store.load_checkpoint() == {"keys rooms/+": [b"state"]}
+        assert [(drop.reason, drop.n) for drop in await store.drops()] == [("refused", 1)]
+
+
+async def test_a_copy_of_the_store_itself_is_no_source(path: Path, tmp_path: Path) -> None:
+    await filled(path)
+    copy = tmp_path / "copy.db"
+    shutil.copyfile(path, copy)
+    with pytest.raises(StoreError, match=r"copy\.db: it is a copy of this store itself"):
+        opening.salvage_into(path, copy, 0)
+
+
+async def test_a_file_from_elsewhere_is_taken_once_and_leaves_the_state_alone(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    before = await filled(other)
+    async with a_store(path, uplinks=("archive", "cloud")) as store:
+        own = await store.commit(Commit([item("own")], [CheckpointPart("a", "snapshot", b"own")]))
+    assert opening.salvage_into(path, other, 0).items == len(before)
+    again = opening.salvage_into(path, other, 0)
+    assert (again.before, again.items) == (True, 0)
+    async with a_store(path, uplinks=("archive", "cloud")) as store:
+        assert store.report.clean
+        after = await everything(store)
+        assert {one.key: one.payload for one in after if one.stream != "own"} == before
+        assert [one.key for one in after if one.stream == "own"] == [own[0].key]
+        assert await store.load_checkpoint() == {"a": [b"own"]}
+    assert other.exists()
