@@ -35,7 +35,7 @@ def check(where: Path | None, as_json: bool) -> None:
         findings += str(error).splitlines()
     else:
         findings += _drivers(settings)
-        troubles = [*_uplinks(settings), *_broker(settings)]
+        troubles = [*_uplinks(settings), *_broker(settings), *_store(settings)]
         findings += [f"{settings.file}: {trouble}" for trouble in troubles if trouble.fatal]
         told = tuple(f"{settings.file}: {trouble}" for trouble in troubles if not trouble.fatal)
         for warning in told:
@@ -119,3 +119,9 @@ def _broker(settings: Config) -> Iterator[Trouble]:
         return
     for trouble in check_tls(tls, SystemClock().now()) if tls else ():
         yield Trouble(f"broker: {trouble}", trouble.fatal)
+
+
+def _store(settings: Config) -> list[Trouble]:
+    from edgefn.store import place
+
+    return place.look(settings.store_path, settings.store.ballast)

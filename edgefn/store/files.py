@@ -13,9 +13,10 @@ from types import TracebackType
 
 from edgefn.errors import StoreError
 
-_ADVICE = {
+ADVICE = {  # where an error of the disk has one remedy
     errno.ENOSPC: "the disk is full: make room",
     errno.EDQUOT: "the user's quota is used up: make room",
+    errno.EIO: "the disk reports an error: look at the card and the kernel log",
     errno.EROFS: "the disk is mounted read-only, often after an error: look at the kernel log, then mount it for writing",
 }
 
@@ -50,7 +51,7 @@ class Lock:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             hand_over(self.path)
         except OSError as error:
-            advice = _ADVICE.get(error.errno or 0, "make it writable for the user that runs edgefn")
+            advice = ADVICE.get(error.errno or 0, "make it writable for the user that runs edgefn")
             raise StoreError(
                 f"{self._store}: cannot write in the folder {folder} ({error.strerror}); {advice}"
             ) from error

@@ -158,10 +158,14 @@ def check_ours(db: sqlite3.Connection, path: Path) -> None:
     if tables and application != APPLICATION_ID:
         raise StoreError(f"{path}: this is the database of another program; give the store a path of its own")
     if version > VERSION:
-        raise StoreError(
-            f"{path}: its schema has version {version} and this edgefn knows up to {VERSION}; "
-            "install the newer edgefn again, or move the file away to start a fresh store"
-        )
+        raise StoreError(too_new(path, version))
+
+
+def too_new(path: Path, version: int) -> str:
+    return (
+        f"{path}: its schema has version {version} and this edgefn knows up to {VERSION}; "
+        "install the newer edgefn again, or move the file away to start a fresh store"
+    )
 
 
 def first_page() -> tuple[bytes, list[int]]:
