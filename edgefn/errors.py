@@ -29,6 +29,10 @@ class StoreError(EdgefnError, OSError):
     """The store cannot be opened, read or written. The message names the file."""
 
 
+class StoreDiskError(StoreError):
+    """The disk is full, read-only or reports an error. The same call may succeed later."""
+
+
 class StoreDamagedError(StoreError):
     """The file of the store is broken. Only a restart helps, which sets it aside and takes over what can be read."""
 

@@ -24,6 +24,7 @@ from edgefn.gateway import results, systemd
 from edgefn.gateway.alerts import Alerts
 from edgefn.gateway.children import DriverProcess, driver_configuration
 from edgefn.gateway.commands import CommandError, Commands, text
+from edgefn.gateway.doorstep import enter_store
 from edgefn.gateway.engine_host import EngineHost
 from edgefn.gateway.handler_files import HandlerFiles
 from edgefn.gateway.publisher import Publisher
@@ -90,17 +91,8 @@ class Gateway:
                 metrics=self.metrics,
                 folder=config.folder,
             )
-            self.store = await stack.enter_async_context(
-                open_store(
-                    config.store_path,
-                    gateway=config.gateway.id,
-                    clock=self._clock,
-                    metrics=self.metrics,
-                    max_bytes=config.store.max_size,
-                    ballast=config.store.ballast,
-                    progress=_tell_progress,
-                    uplinks=self.uplinks.names,
-                )
+            self.store = await enter_store(
+                stack, self._make_store, self._address, self.topics, self._clock, self.metrics
             )
             self.time = Timekeeper(self._clock, self.metrics)
             await self.time.begin(self.store)
@@ -146,6 +138,19 @@ class Gateway:
                     await self._stop()
                     for task in running:
                         task.cancel()
+
+    def _make_store(self) -> Store:
+        config = self.config
+        return open_store(
+            config.store_path,
+            gateway=config.gateway.id,
+            clock=self._clock,
+            metrics=self.metrics,
+            max_bytes=config.store.max_size,
+            ballast=config.store.ballast,
+            progress=_tell_progress,
+            uplinks=self.uplinks.names,
+        )
 
     async def _send(self) -> None:
         await self.time.wait_until_right(self.config.clock.patience / 1e9)
@@ -396,10 +401,22 @@ async def run(config: Config, broker: BrokerAddress) -> int:
     """Runs until SIGTERM or Ctrl-C; returns the exit status."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    task, started = asyncio.current_task(), False
+
+    def ask_to_stop() -> None:
+        stop.set()
+        if not started and task is not None:  # a start can take long where the disk refuses
+            task.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with Gateway(config, broker).running():
-        await stop.wait()
-        log.info("stopping")
-        systemd.notify("STOPPING=1")
+        loop.add_signal_handler(number, ask_to_stop)
+    try:
+        async with Gateway(config, broker).running():
+            started = True
+            await stop.wait()
+            log.info("stopping")
+            systemd.notify("STOPPING=1")
+    except asyncio.CancelledError:
+        if started or not stop.is_set():
+            raise
     return 0

@@ -12,9 +12,10 @@ from typing import Any, NoReturn, TypeVar
 
 import aiosqlite
 
-from edgefn.errors import StoreDamagedError, StoreError
+from edgefn.errors import StoreDamagedError, StoreDiskError, StoreError
 from edgefn.metrics import Metrics
 from edgefn.store import asides
+from edgefn.store.files import disk_error
 from edgefn.store.ledger import Ledger
 from edgefn.store.reserve import Reserve
 from edgefn.store.schema import is_damage
@@ -41,7 +42,8 @@ def store_error(path: Path, error: sqlite3.Error) -> StoreError:
     """The same failure with the name of the file and what to do."""
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
     advice = next((text for code, text in _ADVICE.items() if name.startswith(code)), "see the log")
-    kind = StoreDamagedError if is_damage(error) else StoreError
+    disk = name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN"))
+    kind = StoreDamagedError if is_damage(error) else StoreDiskError if disk else StoreError
     return kind(f"{path}: {error} ({name}); {advice}")
 
 
@@ -104,6 +106,8 @@ class Database:
                 await self._connection.stopped
             if isinstance(error, sqlite3.Error):
                 raise store_error(self.path, error) from error
+            if isinstance(error, OSError) and not isinstance(error, StoreError):
+                raise disk_error(self.path, error) from error
             raise
         self._open = True
         self._count_relief()

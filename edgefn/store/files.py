@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from edgefn.errors import StoreError
+from edgefn.errors import StoreDiskError, StoreError
 
 ADVICE = {  # where an error of the disk has one remedy
     errno.ENOSPC: "the disk is full: make room",
@@ -19,6 +19,13 @@ ADVICE = {  # where an error of the disk has one remedy
     errno.EIO: "the disk reports an error: look at the card and the kernel log",
     errno.EROFS: "the disk is mounted read-only, often after an error: look at the kernel log, then mount it for writing",
 }
+
+
+def disk_error(path: Path, error: OSError) -> StoreError:
+    """What the disk refuses for now, or what a person must mend, with what to do."""
+    kind = StoreDiskError if error.errno in ADVICE else StoreError
+    advice = ADVICE.get(error.errno or 0, "make it writable for the user that runs edgefn")
+    return kind(f"{path}: cannot write in the folder {path.parent} ({error.strerror}); {advice}")
 
 
 def wal_path(path: Path) -> Path:
