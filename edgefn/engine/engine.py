@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from edgefn import events
 from edgefn.address import BrokerAddress
+from edgefn.engine import saved
 from edgefn.engine.decode import fields_of
 from edgefn.engine.nodes import Context, Output
 from edgefn.engine.plan import Part, Plan
@@ -309,7 +309,7 @@ class Engine:
         full = now - self._last_full >= MINUTE or bool(self._stopping)
         parts, self._leaving = [*self._leaving, *self.plan.checkpoint(everything=full)], []
         if self._session is not None:
-            parts.append(Part("session", True, events.pack(self._session.checkpoint())))
+            parts.append(Part("session", True, saved.pack(self._session.checkpoint())))
         parts.append(Part("clock", True, self._time.checkpoint()))
         if (sequences := self._sequences.checkpoint()) is not None:
             parts.append(Part("sequences", *sequences))
@@ -363,7 +363,7 @@ class Engine:
         self._driver_topics = f"edgefn/{message['gateway']}/event/".encode()
         self._sequences.restore(self._checkpoint.get("sequences", []))
         for data in self._checkpoint.get("session", []):
-            self._session.restore(events.unpack(data, events.MAX_LINK))
+            self._session.restore(saved.unpack(data))
 
     def _change_plan(self, message: Message) -> None:
         """The swap, between two batches: the new plan takes over what has the same shape."""

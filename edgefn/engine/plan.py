@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edgefn import events, loader
+from edgefn import loader
 from edgefn.api import Field
-from edgefn.engine import loops, rolling
+from edgefn.engine import loops, rolling, saved
 from edgefn.engine.codegen import PREFIX
 from edgefn.engine.columns import Frame
 from edgefn.engine.decode import Decoder
@@ -296,7 +296,7 @@ class Plan:
         """
         parts: list[Part] = []
         if (values := self.latest.checkpoint()) is not None:
-            parts.append(Part("latest", True, events.pack(values)))
+            parts.append(Part("latest", True, saved.pack(values)))
         for pattern, source in self.sources.items():
             full = everything or pattern in self.urgent
             self._part(f"keys {pattern}", source.keys.checkpoint, parts)
@@ -322,7 +322,7 @@ class Plan:
         for owner, save in self._savers().items():
             change = save(everything=True) if owner in owners else None
             if change is not None:
-                parts.append(Part(owner, True, events.pack(change)))
+                parts.append(Part(owner, True, saved.pack(change)))
         return parts
 
     def _savers(self) -> dict[str, Callable[..., dict[str, Any] | None]]:
@@ -341,12 +341,12 @@ class Plan:
         change = save(**options)
         if change is None:
             return
-        data = events.pack(change)
+        data = saved.pack(change)
         written = self._written.get(owner)
         # An owner's increments may grow to as much as its snapshot; so a byte is written about twice in all.
         # The first part of a life is a snapshot: the store may hold what an earlier handler of this name has left.
         if written is None or (options.get("rows", True) and written + len(data) > SNAPSHOT_EVERY):
-            data = events.pack(save(everything=True))
+            data = saved.pack(save(everything=True))
             parts.append(Part(owner, True, data))
             self._written[owner] = min(0, SNAPSHOT_EVERY - 2 * len(data))
         else:
@@ -364,7 +364,7 @@ class Plan:
             if owner not in checkpoint:
                 return
             try:
-                done = restore([events.unpack(data, events.MAX_LINK) for data in checkpoint[owner]])
+                done = restore([saved.unpack(data) for data in checkpoint[owner]])
             except (EdgefnError, KeyError, ValueError, TypeError, IndexError):
                 log.exception("%s: what was saved cannot be taken up", owner)
                 done = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgefn import events
+from edgefn.engine import saved
 from edgefn.metrics import Metrics
 
 WINDOW = 1000  # numbers below the newest that may still come: as many events as a driver keeps
@@ -134,12 +134,12 @@ class Sequences:
 
     def _pack(self, names: dict[str, Any]) -> bytes:
         sources = [(src, self._sources[src]) for src in names]
-        return events.pack([(src, source.newest, _to_bytes(source.missing)) for src, source in sources])
+        return saved.pack([(src, source.newest, _to_bytes(source.missing)) for src, source in sources])
 
     def restore(self, parts: list[bytes]) -> None:
         """Takes up checkpoints in their order."""
         for part in parts:
-            for src, newest, missing in events.unpack(part, events.MAX_LINK):
+            for src, newest, missing in saved.unpack(part):
                 self._sources.pop(src, None)
                 self._add(src, _Source(newest, int.from_bytes(missing, "little")))
         self._heard.clear()
