@@ -64,6 +64,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
 class StoreSettings(msgspec.Struct, frozen=True):
     max_size: Size = Size(256 << 20)
     ballast: Size = Size(8 << 20)
+    daily_writes: Size = Size(2 << 30)  # 0: no budget
 
 
 class ClockSettings(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ Gateway to engine
                `right` whether gateway time is known to be right
     plan       {manifests, retired}: the files that are active from now on
     committed  {number}: commit `number` is in the store
+    interval   {interval}: between two commits from now on, in ns
     stop       {}: commit what there is and leave
 
 Engine to gateway

@@ -82,7 +82,10 @@ def test_durations_and_sizes_are_read_with_their_units():
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("1B", 1), ("2kB", 2048), ("64MB", 64 << 20), ("64MiB", 64 << 20), ("1.5G", 3 << 29), (" 1 T ", 1 << 40), (7, 7)],
+    [
+        *[("1B", 1), ("2kB", 2048), ("64MB", 64 << 20), ("64MiB", 64 << 20), ("1.5G", 3 << 29), (" 1 T ", 1 << 40)],
+        *[(7, 7), (0, 0)],
+    ],
 )
 def test_a_size(text: str | int, size: int):
     assert parse_size(text) == size
@@ -92,6 +95,12 @@ def test_a_size(text: str | int, size: int):
 def test_what_is_no_size(wrong: object):
     with pytest.raises(ValueError, match="a size is expected, such as '64MB'"):
         parse_size(wrong)
+
+
+def test_there_may_be_no_budget_of_writes_but_not_a_store_without_room():
+    assert read("[store]\ndaily_writes = 0").store.daily_writes == 0
+    with pytest.raises(ConfigError, match=r"store.max_size = 0: 64kB or more is allowed"):
+        read("[store]\nmax_size = 0")
 
 
 def test_what_a_driver_or_a_sink_understands_is_passed_on_to_it():

@@ -342,6 +342,8 @@ class Engine:
             self._committed = message["number"]
             if self._session is not None:
                 self._session.acknowledge(self._committed)
+        elif kind == "interval":
+            self._interval = message["interval"]
         elif kind == "stop":
             self._stopping = time.monotonic_ns() + 3 * SECOND
             if self._number == self._committed and (self._dirty or self._unsaved):

@@ -16,7 +16,7 @@ import edgefn
 from edgefn import link
 from edgefn.address import BrokerAddress
 from edgefn.bus import Bus
-from edgefn.clock import SharedClock
+from edgefn.clock import NS, SharedClock
 from edgefn.config import Config, cache_folder
 from edgefn.errors import StoreDamagedError, StoreError
 from edgefn.events import to_json
@@ -31,6 +31,7 @@ from edgefn.gateway.publisher import Publisher
 from edgefn.gateway.results import Publication
 from edgefn.gateway.timekeeping import Timekeeper
 from edgefn.gateway.uplinks import Uplinks
+from edgefn.gateway.wear import WriteBudget, written_bytes
 from edgefn.manifest import Manifest
 from edgefn.metrics import Metrics
 from edgefn.monitor import Monitor, Topics
@@ -60,6 +61,8 @@ class Gateway:
         self._meters: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, Any] = {}
         self._newest: dict[str, tuple[str, int]] = {}  # stream → epoch and number of its newest item
+        self._interval = int(config.engine.commit_interval)
+        self._budget = WriteBudget(int(config.store.daily_writes), self._interval)
         self._commits: asyncio.Queue[link.Message] = asyncio.Queue(1)  # the engine sends one and waits
         self._committing = asyncio.Event()  # set while no commit is under way
         self._committing.set()
@@ -197,7 +200,7 @@ class Gateway:
             "broker": self._address.to_dict(),
             "client_id": f"edgefn-{self.config.gateway.id}-engine",
             "gateway": self.config.gateway.id,
-            "interval": int(self.config.engine.commit_interval),
+            "interval": self._interval,
             "boot": self.time.boot,
             "right": self.time.is_right,
             "checkpoint": await self.store.load_checkpoint(),
@@ -287,10 +290,21 @@ class Gateway:
         if message["confirmed"]:
             self._publisher.add([Publication(self.topics.confirmed, to_json(message["confirmed"]), 0, False)])
         self.metrics.count("summaries.made", len(items))
+        self._watch_writes()
         self.uplinks.kick()
         self._publisher.add(
             publication for row in rows if not row.is_alert for publication in row.publications(self.topics)
         )
+
+    def _watch_writes(self) -> None:
+        """Lets the engine commit less often where the disk gets more than its budget."""
+        written = written_bytes()
+        interval = self._budget.interval(written, self._clock.monotonic())
+        if interval != self._interval:
+            self._interval = interval
+            self.engine.send({"type": "interval", "interval": interval})
+        self.metrics.gauge("store.written_bytes", written)
+        self.metrics.gauge("engine.commit_interval_s", interval / NS)
 
     async def _store_commit(self, commit: Commit, generation: int) -> list[Item] | None:
         """As often as it takes, while the engine that waits for it lives; a new one must not wait for the disk."""
