@@ -21,7 +21,7 @@ from rich.table import Table
 import edgefn
 from bench.rows import Options, Row, sign
 
-QUICK = ("qos0", "qos1", "batch", "cpu", "latency", "memory", "idle", "start", "enqueue")
+QUICK = ("qos0", "qos1", "batch", "cpu", "latency", "memory", "idle", "start", "enqueue", "backlog")
 NAMES = (*QUICK, "drain", "writes", "growth")
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 COLOURS = {"aim": "green", "must": "yellow", "missed": "red", "not measured": "red"}

@@ -19,7 +19,7 @@ from bench.rows import Options, Row, Target
 from bench.wire import Connection
 from edgefn.broker import PrivateBroker
 
-SMALL = 5_000  # rows of the backlog that memory is compared with
+SMALL = 10_000  # rows of the backlog that memory is compared with
 WINDOW = 100  # messages that may wait for their PUBACK: the sink's default
 SILENCE = 20.0  # seconds without a message after which the rest counts as lost
 
@@ -40,9 +40,9 @@ class Arrivals:
 
 
 def run(options: Options) -> list[Row]:
-    n = 1_000_000 if options.full else 10_000 if options.quick else 100_000
-    _, small = _drain(SMALL)
-    arrivals, large = _drain(n)
+    n = 1_000_000 if options.full else 20_000 if options.quick else 100_000
+    _, _, small = _drain(SMALL)
+    arrivals, first, large = _drain(n)
     size = arrivals.bytes // arrivals.n
     peers = [_publish(min(n, 30_000), size) for _ in range(options.repeats)]
     peer = median(peers)
@@ -66,14 +66,14 @@ def run(options: Options) -> list[Row]:
             f"{small / 2**20:.0f} MB",
             large / small,
             Target(1.15, 1.05, "lower", "ratio"),
-            "independent of the backlog's length is wanted; 15 % is taken for that",
+            f"{first / 2**20:.0f} MB before the first row arrived; 15 % is taken for independent of the backlog",
         ),
     ]
 
 
-def _drain(n: int) -> tuple[Arrivals, int]:
-    """Starts a gateway on a store with a backlog; returns what arrived, and the gateway's largest memory meanwhile."""
-    peak = 0
+def _drain(n: int) -> tuple[Arrivals, int, int]:
+    """Starts a gateway on a store with a backlog; what arrived, and its memory before that and at most meanwhile."""
+    first = peak = 0
     with (
         Rig({}, prepare=lambda state: _fill(state, n), wait=False) as rig,
         Connection(rig.cloud.port, "bench-cloud") as cloud,
@@ -83,8 +83,10 @@ def _drain(n: int) -> tuple[Arrivals, int]:
         looked = 0.0
         for _ in _until_silent(cloud, arrivals, n):
             if time.monotonic() - looked > 0.25:
-                peak, looked = max(peak, proc.pss(rig.gateway)), time.monotonic()
-    return arrivals, peak
+                memory, looked = proc.pss(rig.gateway), time.monotonic()
+                peak = max(peak, memory)
+                first = first if arrivals.n else memory
+    return arrivals, first, peak
 
 
 def _fill(state: Path, n: int) -> None:

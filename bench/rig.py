@@ -37,6 +37,7 @@ private = "never"
 max_size = "1GB"
 [monitor]
 interval = "{interval}"
+{settings}
 [[uplink]]
 name = "cloud"
 type = "mqtt"
@@ -50,7 +51,8 @@ NO_DRIVERS = "driver = []"
 class Rig:
     """`with Rig({"file.py": source}) as rig`: inside, the gateway has processed a first mark.
 
-    `prepare` is called with the state folder before the gateway starts; with `wait=False` the block is entered at once.
+    `settings` are more sections of edgefn.toml. `prepare` is called with the state folder before the gateway starts; with
+    `wait=False` the block is entered at once.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Rig:
         *,
         drivers: str = NO_DRIVERS,
         interval: str = "1s",
+        settings: str = "",
         prepare: Callable[[Path], None] | None = None,
         wait: bool = True,
     ) -> None:
@@ -72,6 +75,7 @@ class Rig:
         self._handlers = {**handlers, "mark.py": workload.MARK}
         self._drivers = drivers
         self._interval = interval
+        self._settings = settings
         self._prepare = prepare
         self._wait = wait
         self._number = 0
@@ -91,6 +95,7 @@ class Rig:
                 broker=self.broker.port,
                 cloud=self.cloud.port,
                 interval=self._interval,
+                settings=self._settings,
             )
             (self.folder / "edgefn.toml").write_text(settings)
             if self._prepare is not None:

@@ -24,26 +24,33 @@ ten = summarize("bench/{room}/slow", "10s", stats=("mean", "min", "max"), fields
 
 def run(options: Options) -> list[Row]:
     seconds = 20 if options.quick else 40
-    with Rig({"ten.py": HANDLER}, interval="10s") as rig:
+    written, note = _measure(seconds, "1s")
+    seldom, _ = _measure(seconds, "5s")
+    return [
+        Row(
+            "written in a day, 10 summaries/s from 100 keys at QoS 1",
+            written,
+            "GB",
+            target=Target(2.0, 0.5, "lower", "value"),
+            note=f"{note}; with a commit each 5 s {seldom:.2f} GB" if written else note,
+        )
+    ]
+
+
+def _measure(seconds: float, commit_interval: str) -> tuple[float | None, str]:
+    """Gigabytes a day that the gateway has sent to the disk, and from what that follows."""
+    settings = f'[engine]\ncommit_interval = "{commit_interval}"'
+    with Rig({"ten.py": HANDLER}, interval="10s", settings=settings) as rig:
         packet_id = _publish(rig, 14.0, 0)  # until the first windows close
         before, summaries, started = proc.io(rig.gateway), rig.summaries["ten"], time.monotonic()
         _publish(rig, seconds, packet_id)
         elapsed = time.monotonic() - started
         after = proc.io(rig.gateway)
         made = (rig.summaries["ten"] - summaries) / elapsed
-    written = (after["write_bytes"] - before["write_bytes"]) / elapsed * DAY / GB
-    asked = (after["wchar"] - before["wchar"]) / elapsed * DAY / GB
-    return [
-        Row(
-            "written in a day, 10 summaries/s from 100 keys at QoS 1",
-            written if after["write_bytes"] else None,
-            "GB",
-            target=Target(2.0, 0.5, "lower", "value"),
-            note=f"from {elapsed:.0f} s with {made:.1f} summaries/s; {asked:.2f} GB by its write calls"
-            if after["write_bytes"]
-            else "this file system does not count what it writes",
-        )
-    ]
+    if not after["write_bytes"]:
+        return None, "this file system does not count what it writes"
+    written = (after["write_bytes"] - before["write_bytes"]) / elapsed
+    return written * DAY / GB, f"{written / made:,.0f} bytes a summary, from {elapsed:.0f} s with {made:.1f} a second"
 
 
 def _publish(rig: Rig, seconds: float, packet_id: int) -> int:
