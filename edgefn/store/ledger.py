@@ -10,9 +10,14 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edgefn.errors import ConfigError
+from edgefn.store.hands import Hands
 from edgefn.store.records import Spent
+
+if TYPE_CHECKING:
+    from edgefn.store.thinning import Pass
 
 MAX_UPLINKS = 32  # bits of item.pending
 EVERY_UPLINK = -1
@@ -76,6 +81,10 @@ class Ledger:
     next_part: int = 1
     # Up to this id nothing waits for that uplink in that priority. Holds across rollbacks: ids only grow.
     heads: dict[tuple[int, int], int] = field(default_factory=dict)
+    hands: Hands = field(default_factory=Hands)
+    oldest: dict[int, int] = field(default_factory=dict)  # stream → up to this id it has no row
+    passes: dict[int, Pass] = field(default_factory=dict)  # stream → how far it is thinned
+    too_large: set[int] = field(default_factory=set)  # streams that were told so
     dropped: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     stale: bool = True
     touched: set[Stream] = field(default_factory=set)
@@ -85,6 +94,7 @@ class Ledger:
         self.touched.clear()
         self.dropped.clear()
         self.changed = False
+        self.oldest.clear()
         self.epoch = db.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
         accounts = {row[0]: row[1:] for row in db.execute("SELECT * FROM account")}
         self.by_id = {}

@@ -5,30 +5,54 @@ All functions run in SQLite's thread, inside a transaction.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgefn.errors import StoreError
+from edgefn.policies import StreamPolicy
 from edgefn.store.ledger import EVERY_UPLINK, Ledger, Stream
 from edgefn.store.records import HIGH, LOW, Item, NewItem
 from edgefn.store.rows import SIZE, checksum
 
+log = logging.getLogger(__name__)
+
 Row = tuple[int, int, int, int]  # id, stream, pending, size
 
 
-def insert(
-    db: sqlite3.Connection, ledger: Ledger, items: Sequence[NewItem], gateway: str, *, now: int, made: int
-) -> list[Item]:
-    """Gives each item its sequence number and stores it. What no uplink wants is counted as dropped at once.
+@dataclass(slots=True)
+class Adding:
+    """What one commit adds to a stream."""
 
-    `now`: the gateway's time, `made`: the monotonic clock, in ns.
+    stream: Stream
+    policy: StreamPolicy
+    first: int  # id of the first new row
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a commit is made: the gateway's time, and the monotonic clock, in ns."""
+
+    now: int
+    made: int
+
+
+def insert(
+    db: sqlite3.Connection, ledger: Ledger, items: Sequence[NewItem], gateway: str, moment: Moment, max_bytes: int
+) -> tuple[list[Item], list[Adding]]:
+    """Gives each item its sequence number and stores it; there may be too much in the store then.
+
+    What no uplink wants, and what is larger than all that its stream may have, is counted as dropped at once.
     """
     ledger.changed = ledger.changed or bool(items)
     stored: list[Item] = []
     rows: tuple[list[tuple[object, ...]], ...] = ([], [], [])
     masks: dict[frozenset[str] | None, int] = {}
+    added: dict[str, Adding] = {}
+    made = moment.made
     prefix, era = f"{gateway}/{ledger.epoch}/", ledger.era
     unsynced = era in ledger.eras and not ledger.eras[era].synced
     for item in items:
@@ -48,12 +72,18 @@ def insert(
         id_ = ledger.next_item << 2 | priority
         ledger.next_item += 1
         key = f"{prefix}{item.stream}/{seq}"
-        stored.append(Item(id_, item.stream, seq, item.ts, priority, payload, key, made, unsynced))
+        expires = None if item.ttl is None else moment.now + item.ttl
+        stored.append(Item(id_, item.stream, seq, item.ts, priority, payload, key, made, unsynced, expires))
         if not mask:
             stream.gone += 1
             ledger.dropped[stream.id, "", "no_uplink"] += 1
             continue
-        expires, own = None if item.ttl is None else now + item.ttl, int(item.own_clock)
+        size = len(payload) + (0 if summary is None else len(summary))
+        most = max_bytes if item.policy.quota is None else min(max_bytes, item.policy.quota)
+        if size > most:
+            _too_large(ledger, stream, size, most)
+            continue
+        own = int(item.own_clock)
         try:
             crc = checksum(stream.id, seq, item.ts, expires, payload, era=era, own=own, made=made, summary=summary)
         except struct.error as error:
@@ -62,10 +92,25 @@ def insert(
                 "both are whole nanoseconds, in 64 bits"
             ) from error
         rows[priority].append((id_, stream.id, seq, item.ts, expires, mask, crc, payload, era, own, made, summary))
-        add(ledger, stream, mask, len(payload) + (0 if summary is None else len(summary)))
+        add(ledger, stream, mask, size)
+        if (adding := added.get(item.stream)) is None:
+            adding = added[item.stream] = Adding(stream, item.policy, id_)
+        adding.bytes += size
     for priority, new in enumerate(rows):
         write(db, priority, new)
-    return stored
+    return stored, list(added.values())
+
+
+def _too_large(ledger: Ledger, stream: Stream, size: int, most: int) -> None:
+    stream.gone += 1
+    ledger.dropped[stream.id, "", "too_large"] += 1
+    if stream.id not in ledger.too_large:
+        ledger.too_large.add(stream.id)
+        log.error(
+            "stream %s: an item of %d bytes does not fit into its quota of %d bytes and is dropped, as all such will be; "
+            "make the quota larger",
+            *(stream.name, size, most),
+        )
 
 
 def write(db: sqlite3.Connection, priority: int, rows: Sequence[tuple[object, ...]]) -> None:
@@ -88,27 +133,6 @@ def book(ledger: Ledger, mask: int, rows: int, size: int) -> None:
         if uplink.bit & mask:
             uplink.rows += rows
             uplink.bytes += size
-
-
-def make_room(db: sqlite3.Connection, ledger: Ledger, max_bytes: int, now: int) -> None:
-    """Gives up the oldest of the lowest priority until the payloads fit into `max_bytes`."""
-    for priority in (0, 1, 2):
-        while ledger.bytes > max_bytes:
-            excess = ledger.bytes - max_bytes
-            victims: dict[str, list[Row]] = {"quota": [], "expired": []}
-            rows = db.execute(
-                f"SELECT id, stream, pending, {SIZE}, expires, era FROM item_{priority} ORDER BY id LIMIT 256"
-            ).fetchall()
-            for id_, stream, pending, size, expires, era in rows:
-                if excess <= 0:
-                    break
-                expired = expires is not None and expires + ledger.shift(era) <= now
-                victims["expired" if expired else "quota"].append((id_, stream, pending, size))
-                excess -= size
-            for reason, gone in victims.items():
-                settle(db, ledger, priority, gone, EVERY_UPLINK, reason)
-            if not rows:
-                break
 
 
 def settle(
@@ -137,6 +161,8 @@ def settle(
             if stream is not None:
                 stream.gone += 1
                 stream.bytes -= size
+                if not stream.stored:
+                    ledger.passes.pop(stream.id, None)
         if reason:
             ledger.dropped[stream_id if stream is not None else 0, uplink, reason] += 1
     db.executemany(f"DELETE FROM item_{priority} WHERE id = ?", delete)

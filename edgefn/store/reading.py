@@ -39,6 +39,8 @@ class Scan:
     unfit: dict[int, str] = field(default_factory=dict)  # id → reason
     more: bool = False  # the search ended before the rows did
     passed: list[int] = field(default_factory=lambda: [0, 0, 0])  # by priority: up to there nothing was found
+    mergeable: set[int] = field(default_factory=set)
+    handed: list[int] = field(default_factory=list)  # of the items: what must not be merged any more
 
 
 def scan(db: sqlite3.Connection, ledger: Ledger, wanted: Wanted) -> Scan:
@@ -59,6 +61,8 @@ def scan(db: sqlite3.Connection, ledger: Ledger, wanted: Wanted) -> Scan:
             del result.items[n:]
             result.more = True
             break
+    result.handed = [item.id for item in result.items if item.id in result.mergeable]
+    ledger.hands.take(account.name, result.handed)
     return result
 
 
@@ -101,6 +105,8 @@ def _scan_priority(
             rows -= 1
             size += len(one.item.payload)
             result.items.append(one.item)
+            if one.mergeable:
+                result.mergeable.add(id_)
     result.more |= looked_at == SCAN_ROWS
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from edgefn.policies import USUAL, StreamPolicy
+
 LOW, NORMAL, HIGH = 0, 1, 2
 
 
@@ -26,6 +28,7 @@ class NewItem:
     uplinks: frozenset[str] | None = None
     own_clock: bool = True  # `ts` is of the gateway's clock, not of a device's: it moves when that clock is put right
     summary: bytes | None = None  # what merging this row with its neighbours takes
+    policy: StreamPolicy = USUAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +51,10 @@ class Found:
 
     item: Item
     expires: int | None
-    mergeable: bool
+    mergeable: bool  # with its neighbours, when there is no room
 
 
-def found(row: tuple[Any, ...], ledger: Ledger, gateway: str) -> Found | None:
+def found(row: Sequence[Any], ledger: Ledger, gateway: str) -> Found | None:
     """What a row of COLUMNS says; None for a damaged one."""
     id_, stream_id, seq, ts, expires, era_id, own, made, _, payload, summary = row
     stream = ledger.by_id.get(stream_id)
@@ -71,7 +72,7 @@ def found(row: tuple[Any, ...], ledger: Ledger, gateway: str) -> Found | None:
     return Found(item, expires, summary is not None)
 
 
-def intact(row: tuple[Any, ...]) -> bool:
+def intact(row: Sequence[Any]) -> bool:
     """Whether a row of COLUMNS is as it was written."""
     _, stream, seq, ts, expires, era, own, made, crc, payload, summary = row
     try:

@@ -277,7 +277,7 @@ class _Salvage:
             self.progress(self.looked_at, max(self.looked_at, self.total))
 
     def _take(self, priority: int, row: tuple[Any, ...]) -> None:
-        id_, stream_id, seq, ts, expires, era, own, made, _, payload, summary, pending = row
+        id_, stream_id, seq, ts, expires, era, own, made, _, payload, _, pending = row
         if not intact(row[:-1]):
             return
         stream = self.streams.get(stream_id)
@@ -291,10 +291,11 @@ class _Salvage:
             return
         new_id = id_ + (self.shift << 2)
         era = self.eras.get(era, 0)
-        crc = checksum(stream.id, seq, ts, expires, payload, era=era, own=own, made=made, summary=summary)
+        crc = checksum(stream.id, seq, ts, expires, payload, era=era, own=own, made=made)
         cursor = self.db.execute(
             f"INSERT OR IGNORE INTO item_{priority} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (new_id, stream.id, seq, ts, expires, mask, crc, payload, era, own, made, summary),
+            # Without a summary: the far side may have it already, so that it must never be merged.
+            (new_id, stream.id, seq, ts, expires, mask, crc, payload, era, own, made, None),
         )
         if not cursor.rowcount:  # a damaged page can bring a row twice
             return
@@ -303,7 +304,7 @@ class _Salvage:
             stream.next_seq = seq + 1
         stream.gone -= 1
         self.ledger.next_item = max(self.ledger.next_item, (new_id >> 2) + 1)
-        outbox.add(self.ledger, stream, mask, len(payload) + len(summary or b""))
+        outbox.add(self.ledger, stream, mask, len(payload))
         self.note.taken[str(stream.id)] = taken + 1
         self.report.items += 1
 

@@ -13,12 +13,13 @@ from typing import NoReturn
 from edgefn.clock import Clock
 from edgefn.errors import ConfigError, StoreError
 from edgefn.metrics import Metrics
-from edgefn.store import checkpoint, dead, eras, outbox, reading
+from edgefn.store import checkpoint, dead, eras, outbox, reading, room
 from edgefn.store.database import Database
 from edgefn.store.files import Lock
+from edgefn.store.hands import AHEAD
 from edgefn.store.ledger import MAX_UPLINKS, Era, Ledger, UplinkAccount
 from edgefn.store.opening import mark_clean, open_database
-from edgefn.store.outbox import Purge
+from edgefn.store.outbox import Moment, Purge
 from edgefn.store.records import (
     Commit,
     DeadLetter,
@@ -115,6 +116,7 @@ class Store:
             uplinks=self._uplinks or (),
             progress=self._progress,
         )
+        self._ledger.hands.open(db, self.position(), trusted=not self.report.torn)
         return db
 
     async def __aenter__(self) -> Store:
@@ -145,10 +147,14 @@ class Store:
         """Finishes what waits and closes the file. Calling it again does nothing."""
         room = self._reserve.room_of_log()
         try:
-            await self._database.close(mark_clean)
+            await self._database.close(self._mark_clean)
             self._reserve.keep(room)
         finally:
             self._lock.release()
+
+    def _mark_clean(self, db: sqlite3.Connection) -> None:
+        self._ledger.hands.close(db)
+        mark_clean(db)
 
     @property
     def lean(self) -> bool:
@@ -167,13 +173,13 @@ class Store:
     async def commit(self, commit: Commit) -> list[Item]:
         """Makes items and checkpoint durable in one transaction; returns the items with their sequence numbers.
 
-        Where the outbox is full, the oldest items of the lowest priority make room; that may be the new ones.
+        Where the outbox is full, room is made by the policy of each item's stream; what goes may be the new ones.
         """
 
         def work(db: sqlite3.Connection, ledger: Ledger) -> list[Item]:
-            now, made = self._clock.now(), self._clock.monotonic()
-            items = outbox.insert(db, ledger, commit.items, self.gateway, now=now, made=made)
-            outbox.make_room(db, ledger, self._max_bytes, now)
+            moment = Moment(self._clock.now(), self._clock.monotonic())
+            items, added = outbox.insert(db, ledger, commit.items, self.gateway, moment, self._max_bytes)
+            room.make_room(db, ledger, added, self._max_bytes, moment.now)
             checkpoint.write(db, ledger, commit.checkpoint)
             return items
 
@@ -207,7 +213,15 @@ class Store:
                     len(unfit),
                 )
             if found.items or not found.more:
+                await self._mark(found.handed)
                 return found.items
+
+    async def _mark(self, handed: Sequence[int]) -> None:
+        """Before the first of ten thousand rows that could be merged leaves this process, the disk knows of them."""
+        if max(handed, default=0) > self._ledger.hands.marked:
+            mark = self.position() + (AHEAD << 2)
+            await self._database.transact(lambda db, ledger: ledger.hands.write(db, mark))
+            self._ledger.hands.marked = mark
 
     async def acknowledge(
         self,
@@ -234,6 +248,7 @@ class Store:
             dead.bury(db, ledger, account, why, self.gateway, self._clock.now())
 
         await self._database.transact(work, len(some) + len(why), patience=patience)
+        self._ledger.hands.release(uplink, some)
 
     async def spent(self, uplink: str) -> Spent | None:
         """What was last saved with `acknowledge`."""
@@ -313,7 +328,7 @@ class Store:
 
         def work(db: sqlite3.Connection, ledger: Ledger) -> int:
             n = dead.requeue(db, ledger, ids)
-            outbox.make_room(db, ledger, self._max_bytes, self._clock.now())
+            room.make_room(db, ledger, (), self._max_bytes, self._clock.now())
             return n
 
         return await self._database.transact(work, dead.MAX_ROWS)
