@@ -17,6 +17,7 @@ from edgefn.store.hands import Hands
 from edgefn.store.records import Spent
 
 if TYPE_CHECKING:
+    from edgefn.store.audit import Census
     from edgefn.store.thinning import Pass
 
 MAX_UPLINKS = 32  # bits of item.pending
@@ -86,6 +87,7 @@ class Ledger:
     passes: dict[int, Pass] = field(default_factory=dict)  # stream → how far it is thinned
     too_large: set[int] = field(default_factory=set)  # streams that were told so
     dropped: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    census: Census | None = None  # under way after an unclean end
     stale: bool = True
     touched: set[Stream] = field(default_factory=set)
     changed: bool = False  # what an uplink has to send or has sent
@@ -125,6 +127,8 @@ class Ledger:
             self.next_item = max(self.next_item, (last >> 2) + 1)
         last = db.execute("SELECT max(id) FROM checkpoint").fetchone()[0] or 0
         self.next_part = max(self.next_part, last + 1)
+        if self.census is not None:
+            self.census.begin(self)
         self.stale = False
 
     def save(self, db: sqlite3.Connection) -> None:
@@ -147,6 +151,11 @@ class Ledger:
         )
         self.touched.clear()
         self.changed = False
+
+    @property
+    def stored(self) -> int:
+        """Rows in the outbox."""
+        return sum(stream.stored for stream in self.by_id.values())
 
     def stream(self, db: sqlite3.Connection, name: str) -> Stream:
         """The stream of that name in this epoch, begun if there is none."""

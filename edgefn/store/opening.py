@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgefn.errors import StoreError
-from edgefn.store import asides, files, reading, schema
+from edgefn.store import asides, audit, files, schema
 from edgefn.store.database import store_error
 from edgefn.store.ledger import Ledger
 from edgefn.store.records import OpenReport
@@ -135,18 +135,21 @@ def _open(path: Path, ledger: Ledger) -> tuple[sqlite3.Connection, OpenReport]:
         fresh = "epoch" not in meta
         clean = fresh or (meta.get("clean") == "1" and not torn)
         if fresh:
-            _begin_epoch(db)
+            begin_epoch(db)
         db.execute("REPLACE INTO meta VALUES ('clean', '0')")
         ledger.load(db)
         lost = 0
         if not clean:
-            audit = reading.audit(db, ledger)
-            ledger.save(db)
-            lost = audit.lost
-            if torn or not audit.trusted:
+            if ledger.stored <= audit.AT_ONCE or not audit.knows_newest(db, ledger):
+                found = audit.recount(db, ledger)
+                ledger.save(db)
+                lost = found.lost
+                torn |= not found.trusted
+            else:
+                ledger.census = audit.Census()
+            if torn:
                 # Numbers that were given out may be forgotten: only a new epoch makes sure that no key comes twice.
-                torn = True
-                _begin_epoch(db)
+                begin_epoch(db)
             ledger.load(db)
         db.execute("COMMIT")
     except BaseException:
@@ -159,5 +162,5 @@ def _open(path: Path, ledger: Ledger) -> tuple[sqlite3.Connection, OpenReport]:
     return db, OpenReport(fresh=fresh, clean=clean, lost=lost, torn=torn)
 
 
-def _begin_epoch(db: sqlite3.Connection) -> None:
+def begin_epoch(db: sqlite3.Connection) -> None:
     db.execute("REPLACE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(4),))

@@ -157,6 +157,8 @@ def settle(
             update.append((left, id_))
         else:
             delete.append((id_,))
+            if ledger.census is not None:
+                ledger.census.gone(id_, stream_id)
             ledger.bytes -= size
             if stream is not None:
                 stream.gone += 1

@@ -1,6 +1,6 @@
-"""The outbox as an uplink sees it: the next rows in order, how much waits, and whether everything adds up.
+"""The outbox as an uplink sees it: the next rows in order, and how much waits.
 
-All functions run in SQLite's thread and only `audit` changes anything.
+All functions run in SQLite's thread and change nothing.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 
 from edgefn.clock import NS
 from edgefn.store.ledger import Ledger, UplinkAccount
-from edgefn.store.outbox import book
 from edgefn.store.records import Item, Stats, StreamStats
-from edgefn.store.rows import COLUMNS, SIZE, found
+from edgefn.store.rows import COLUMNS, found
 
 SCAN_ROWS = 4096  # one hop looks at no more rows, so that a commit never waits for a long search
 
@@ -171,46 +170,3 @@ def stats(db: sqlite3.Connection, ledger: Ledger, uplink: str, now: int) -> Stat
         return Stats(account.rows, account.bytes, None)
     _, ts, era, own = oldest
     return Stats(account.rows, account.bytes, max(0, now - ts - (ledger.shift(era) if own else 0)) / NS)
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    lost: int  # items that are neither there nor accounted for
-    trusted: bool  # False: a row has a sequence number that was never given out
-
-
-def audit(db: sqlite3.Connection, ledger: Ledger) -> Audit:
-    """Counts everything again after an unclean end. Every stream must add up: given out = stored + gone.
-
-    Reads all rows, so it also finds a damaged table (sqlite3.DatabaseError).
-    """
-    present: dict[int, int] = {}
-    trusted = True
-    ledger.changed = True
-    ledger.bytes = 0
-    for uplink in ledger.uplinks:
-        uplink.rows = uplink.bytes = 0
-    for stream in ledger.by_id.values():
-        stream.bytes = 0
-    ledger.touched.update(ledger.by_id.values())
-    for priority in range(3):
-        for stream_id, pending, n, size, last in db.execute(
-            "SELECT CAST(stream AS INTEGER), CAST(pending AS INTEGER), count(*), "
-            f"coalesce(sum({SIZE}), 0), max(CAST(seq AS INTEGER)) "
-            f"FROM item_{priority} GROUP BY stream, pending"
-        ).fetchall():
-            present[stream_id] = present.get(stream_id, 0) + n
-            book(ledger, pending or 0, n, size)
-            ledger.bytes += size
-            known = ledger.by_id.get(stream_id)
-            if known is not None:
-                trusted &= last < known.next_seq
-                known.bytes += size
-    lost = 0
-    for stream in ledger.by_id.values():
-        missing = stream.stored - present.get(stream.id, 0)
-        stream.gone += missing
-        if missing > 0:
-            ledger.dropped[stream.id, "", "lost"] += missing
-            lost += missing
-    return Audit(lost, trusted)

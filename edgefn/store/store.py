@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -13,12 +15,13 @@ from typing import NoReturn
 from edgefn.clock import Clock
 from edgefn.errors import ConfigError, StoreError
 from edgefn.metrics import Metrics
-from edgefn.store import checkpoint, dead, eras, outbox, reading, room
-from edgefn.store.database import Database
+from edgefn.store import audit, checkpoint, dead, eras, outbox, reading, room
+from edgefn.store.audit import Audit
+from edgefn.store.database import MAX_MERGED_ROWS, Database
 from edgefn.store.files import Lock
 from edgefn.store.hands import AHEAD
 from edgefn.store.ledger import MAX_UPLINKS, Era, Ledger, UplinkAccount
-from edgefn.store.opening import mark_clean, open_database
+from edgefn.store.opening import begin_epoch, mark_clean, open_database
 from edgefn.store.outbox import Moment, Purge
 from edgefn.store.records import (
     Commit,
@@ -37,6 +40,7 @@ from edgefn.store.salvage import Progress
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 256 << 20
+PAUSE = 0.02  # seconds between two steps of an audit, for everybody else who wants the disk
 
 
 def open_store(
@@ -98,6 +102,7 @@ class Store:
         self._lock = Lock(path)
         self._reserve = Reserve(path, Ballast(path, ballast), max_bytes, clock.monotonic)
         self._database = Database(path, self._ledger, metrics, self._reserve, self._connect)
+        self._auditing: asyncio.Task[None] | None = None
 
     def _connect(self) -> sqlite3.Connection:
         try:
@@ -133,6 +138,8 @@ class Store:
                 self._metrics.count("store.set_aside")
             if self._uplinks is not None:
                 await self.use_uplinks(self._uplinks)
+            if self._ledger.census is not None:
+                self._auditing = asyncio.create_task(self._audit(), name="store audit")
         except BaseException:
             await self.close()
             raise
@@ -145,6 +152,10 @@ class Store:
 
     async def close(self) -> None:
         """Finishes what waits and closes the file. Calling it again does nothing."""
+        if self._auditing is not None:
+            self._auditing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._auditing
         room = self._reserve.room_of_log()
         try:
             await self._database.close(self._mark_clean)
@@ -154,7 +165,33 @@ class Store:
 
     def _mark_clean(self, db: sqlite3.Connection) -> None:
         self._ledger.hands.close(db)
-        mark_clean(db)
+        if self._ledger.census is None:  # else the next start has to count
+            mark_clean(db)
+
+    async def audited(self) -> None:
+        """Returns when all rows have been counted that an unclean end had left; at once where there is nothing to count."""
+        if self._auditing is not None:
+            await asyncio.wait([self._auditing])
+
+    async def _audit(self) -> None:
+        """Counts the rows in steps, while others read and write; the next start begins again where this one ends early."""
+        census = self._ledger.census
+        assert census is not None
+        try:
+            while not await self._database.read(census.step):  # noqa: ASYNC110 - each turn does a piece of work
+                await asyncio.sleep(PAUSE)
+            if not census.adds_up:
+                found = await self._database.transact(_recount, MAX_MERGED_ROWS)  # by itself: it reads the ledger anew
+                self._metrics.count("outbox.dropped", found.lost, reason="lost")
+                log.error(
+                    "%s: %d items that were stored are missing; they are counted as dropped", self.path, found.lost
+                )
+                if not found.trusted:
+                    log.error("%s: numbers of items were forgotten; epoch %s begins", self.path, self.epoch)
+        except StoreError as error:
+            log.error("%s; the next start counts its rows again", error)
+        else:
+            self._ledger.census = None
 
     @property
     def lean(self) -> bool:
@@ -395,6 +432,15 @@ class Store:
             db.execute("DELETE FROM account WHERE id = ?", (-uplink.id,))
 
         await self._database.transact(forget)
+
+
+def _recount(db: sqlite3.Connection, ledger: Ledger) -> Audit:
+    found = audit.recount(db, ledger)
+    ledger.save(db)
+    if not found.trusted:
+        begin_epoch(db)
+    ledger.load(db)
+    return found
 
 
 __all__ = ["Commit", "Store", "StoreError", "open_store"]
