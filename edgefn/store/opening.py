@@ -73,7 +73,7 @@ def salvage_into(path: Path, file: Path, now: int, progress: Progress | None = N
             try:
                 names = [uplink.name for uplink in ledger.uplinks if not uplink.retired]
                 found = salvage(db, ledger, file, uplinks=names, state=report.fresh, progress=progress)
-                mark_clean(db)
+                mark_clean(db, ledger)
             finally:
                 db.close()
         except sqlite3.Error as error:
@@ -83,9 +83,10 @@ def salvage_into(path: Path, file: Path, now: int, progress: Progress | None = N
     return found
 
 
-def mark_clean(db: sqlite3.Connection) -> None:
-    """The last thing before an orderly end."""
-    db.execute("REPLACE INTO meta VALUES ('clean', '1')")
+def mark_clean(db: sqlite3.Connection, ledger: Ledger) -> None:
+    """The last thing before an orderly end; with a census that is not through, the next start has to begin it again."""
+    if ledger.census is None:
+        db.execute("REPLACE INTO meta VALUES ('clean', '1')")
 
 
 def _look_at_all(db: sqlite3.Connection, path: Path) -> None:

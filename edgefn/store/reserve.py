@@ -12,15 +12,15 @@ from pathlib import Path
 
 from edgefn.clock import NS
 from edgefn.store.files import sync_folder, wal_path
+from edgefn.store.schema import LOG_SIZE, page_size
 
 log = logging.getLogger(__name__)
 
 SIZE = 8 << 20
 LEAST = 256 << 10  # less is no use
-PAGE = 4096
+_BLOCK = 4096  # of the file system
 LOOK_EVERY = 60 * NS
-_PAGES_OF_LOG = 1000  # SQLite's own default, and 4 MB
-_LEAN_PAGES_OF_LOG = 32
+_LEAN_LOG_SIZE = 128 << 10  # before what it holds is copied into the file
 _LEAN_LOG = 1 << 20  # enough for the acknowledgement of any batch
 
 
@@ -56,7 +56,7 @@ class Ballast:
     def make(self, share: int = 10) -> None:
         """Takes its room, where there is some."""
         if not self.held and self._size and self.has_room(share):
-            self.take(min(self._size, self.free // share) // PAGE * PAGE)
+            self.take(min(self._size, self.free // share) // _BLOCK * _BLOCK)
 
     def take(self, size: int) -> None:
         """Takes that many bytes, if it can. Allocated and not sparse; unwritten blocks do, and spare the card."""
@@ -100,7 +100,7 @@ class Reserve:
         self.lean = False
         self.given_up = 0  # how often
         # Measured: rows of 100 bytes take 1.4 times their payload, of 2,100 bytes twice. Saved state comes on top.
-        self._pages = (2 * max_bytes + (64 << 20)) // PAGE
+        self._bound = 2 * max_bytes + (64 << 20)
         self._monotonic = monotonic
         self._next_look = 0
         self._held = 0  # by the ballast, before it was given up
@@ -119,7 +119,7 @@ class Reserve:
         held = self.ballast.held
         if self.lean and not held:
             return False
-        if not _may_be_full(error) or self.ballast.free >= max(held, _PAGES_OF_LOG * PAGE):
+        if not _may_be_full(error) or self.ballast.free >= max(held, LOG_SIZE):
             return False  # the bound of the file, or another error
         self.ballast.give_up()
         self._held = held
@@ -160,13 +160,13 @@ class Reserve:
     def _grow(self, db: sqlite3.Connection) -> None:
         self.lean = False
         # A checkpoint must be able to finish on what the ballast gives back.
-        pages = min(_PAGES_OF_LOG, self.ballast.held // 2 // PAGE) or _PAGES_OF_LOG
-        db.execute(f"PRAGMA max_page_count = {self._pages}")
-        db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+        log_size, size = min(LOG_SIZE, self.ballast.held // 2) or LOG_SIZE, page_size(db)
+        db.execute(f"PRAGMA max_page_count = {self._bound // size}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {log_size // size}")
 
     def _shrink(self, db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
-        db.execute(f"PRAGMA wal_autocheckpoint = {_LEAN_PAGES_OF_LOG}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_LEAN_LOG_SIZE // page_size(db)}")
         with contextlib.suppress(sqlite3.OperationalError):
             db.execute("PRAGMA wal_checkpoint(RESTART)")  # not TRUNCATE: what the log has is room to write in
         # Before another program takes what the ballast gave back. SQLite ends a log at the first frame that is not one.

@@ -8,9 +8,11 @@ from pathlib import Path
 from edgefn.errors import StoreError
 from edgefn.store.files import hand_over
 
-LOG_SIZE = (
-    4 << 20
-)  # of the write-ahead log, before what it holds is copied into the file: a page changed often is copied once
+# Of stores that begin now, and of those that began with 4 kB: they keep it. A commit changes a few rows on each of some
+# pages and writes whole pages: see decision 18.
+PAGE_SIZES = (1024, 4096)
+# Of the write-ahead log, before what it holds is copied into the file: a page that changes often is copied once.
+LOG_SIZE = 4 << 20
 APPLICATION_ID = 0x6564_6765  # "edge"
 
 # One table per priority, not an index on it: an index on (priority, id) costs 28 % more bytes written, and three tables
@@ -140,13 +142,11 @@ def connect(path: Path) -> sqlite3.Connection:
         # a WAL that two connections reset.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         check_ours(db, path)
-        # Of a file that begins; one that was begun with pages of 4 kB keeps them. A commit touches a few rows on each of
-        # some pages and writes whole ones: see decision 18.
-        db.execute("PRAGMA page_size = 1024")
+        db.execute(f"PRAGMA page_size = {PAGE_SIZES[0]}")
         db.execute("PRAGMA secure_delete = OFF")  # on in Debian's SQLite, where it writes each page that becomes free
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # NORMAL lost confirmed rows in 512 of 600 simulated power cuts
-        db.execute(f"PRAGMA wal_autocheckpoint = {_log_pages(db)}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {LOG_SIZE // page_size(db)}")
         db.execute("PRAGMA journal_size_limit = 8388608")
         db.execute("PRAGMA cache_size = -2000")
         db.execute("PRAGMA temp_store = MEMORY")
@@ -157,9 +157,9 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _log_pages(db: sqlite3.Connection) -> int:
-    page_size: int = db.execute("PRAGMA page_size").fetchone()[0]
-    return LOG_SIZE // page_size
+def page_size(db: sqlite3.Connection) -> int:
+    size: int = db.execute("PRAGMA page_size").fetchone()[0]
+    return size
 
 
 def check_ours(db: sqlite3.Connection, path: Path) -> None:
@@ -180,16 +180,26 @@ def too_new(path: Path, version: int) -> str:
     )
 
 
-def first_page() -> tuple[bytes, list[int]]:
-    """The first page of a fresh store, and the pages on which its tables begin."""
+def beginning(size: int) -> tuple[dict[int, bytes], list[int]]:
+    """The pages of a fresh store that say where its tables begin, by number, and the pages on which they begin."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        db.execute("PRAGMA page_size = 4096")
+        db.execute(f"PRAGMA page_size = {size}")
         _migrate(db)
         roots = [row[0] for row in db.execute("SELECT rootpage FROM sqlite_master WHERE rootpage > 0")]
-        return db.serialize()[:4096], roots
+        data = db.serialize()
     finally:
         db.close()
+    return {number: data[(number - 1) * size : number * size] for number in (1, *_children(data[:size]))}, roots
+
+
+def _children(page: bytes) -> list[int]:
+    """The pages below the first one, where the list of tables is longer. Format: sqlite.org/fileformat2.html, 1.6."""
+    if page[100] != 0x05:
+        return []
+    pointers = range(112, 112 + 2 * int.from_bytes(page[103:105], "big"), 2)
+    cells = [int.from_bytes(page[at : at + 2], "big") for at in pointers]
+    return [int.from_bytes(page[at : at + 4], "big") for at in (*cells, 108)]
 
 
 def _migrate(db: sqlite3.Connection) -> None:

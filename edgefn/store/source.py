@@ -19,7 +19,7 @@ from edgefn.store.files import sync_folder, wal_path
 
 log = logging.getLogger(__name__)
 
-_PAGE = 4096
+_BEGINNING = 16 << 10  # what may be replaced, of either page size
 _TREE = (0x02, 0x05, 0x0A, 0x0D)  # the first byte of a page of a table or an index
 _GALLOP = 1.25  # steps over a damaged part grow by a quarter, so no more good rows than that share of it are missed
 
@@ -38,7 +38,7 @@ class Source:
         try:
             self._db = self._connect()
         except sqlite3.DatabaseError as error:
-            if not (self._mend and schema.is_damage(error) and self._rebuild_first_page()):
+            if not (self._mend and schema.is_damage(error) and self._rebuild_beginning()):
                 raise StoreError(f"{self.path}: nothing of it can be read as a store: {error}") from error
             try:
                 self._db = self._connect()
@@ -81,7 +81,7 @@ class Source:
             return str(epoch)
         crc = 0
         with self.path.open("rb") as file:
-            file.seek(_PAGE)  # the first page may have been replaced
+            file.seek(_BEGINNING)
             while chunk := file.read(1 << 20):
                 crc = zlib.crc32(chunk, crc)
         return f"crc-{crc:08x}"
@@ -163,29 +163,36 @@ class Source:
             bad, good = (bad, middle) if readable(middle) else (middle, good)
         return good
 
-    def _rebuild_first_page(self) -> bool:
+    def _rebuild_beginning(self) -> bool:
         """Puts the first page of a fresh store in the place of one that cannot be read; False where that is no use.
 
-        It says where the tables begin, and stores of one version begin alike. The page as it was is kept beside it.
+        It and those below it say where the tables begin, and stores of one version begin alike. The file's first pages as
+        they were are kept beside it.
         """
-        size = self.path.stat().st_size
-        template, roots = schema.first_page()
-        with self.path.open("rb") as file:
-            original = file.read(_PAGE)
-            begins = [os.pread(file.fileno(), 1, (root - 1) * _PAGE) for root in roots]
-        if size < 2 * _PAGE or sum(begin != b"" and begin[0] in _TREE for begin in begins) <= len(roots) // 2:
-            return False
-        page = bytearray(template)
-        page[18:20] = b"\2\2" if wal_path(self.path).exists() else b"\1\1"
-        page[28:32] = (size // _PAGE).to_bytes(4, "big")
-        page[32:40] = bytes(8)  # no list of free pages: what it said is lost
-        page[92:96] = page[24:28]
         kept = self.path.with_name(self.path.name + ".page1")
-        if not kept.exists():
-            kept.write_bytes(original)
-            sync_folder(self.path.parent)
-        with self.path.open("r+b") as file:
-            file.write(page)
-            os.fsync(file.fileno())
-        log.warning("%s: its first page cannot be read and is replaced; it is kept as %s", self.path, kept.name)
-        return True
+        for page_size in schema.PAGE_SIZES:
+            pages, roots = schema.beginning(page_size)
+            if not self._begins_like(roots, page_size):
+                continue
+            page = bytearray(pages[1])
+            page[18:20] = b"\2\2" if wal_path(self.path).exists() else b"\1\1"
+            page[28:32] = (self.path.stat().st_size // page_size).to_bytes(4, "big")
+            page[32:40] = bytes(8)  # no list of free pages: what it said is lost
+            page[92:96] = page[24:28]
+            with self.path.open("r+b") as file:
+                if not kept.exists():
+                    kept.write_bytes(file.read(max(pages) * page_size))
+                    sync_folder(self.path.parent)
+                for number, data in {**pages, 1: bytes(page)}.items():
+                    os.pwrite(file.fileno(), data, (number - 1) * page_size)
+                os.fsync(file.fileno())
+            log.warning("%s: its first page cannot be read and is replaced; it is kept as %s", self.path, kept.name)
+            return True
+        return False
+
+    def _begins_like(self, roots: Sequence[int], page_size: int) -> bool:
+        """Whether most tables begin where they do in a fresh store with pages of this size."""
+        with self.path.open("rb") as file:
+            begins = [os.pread(file.fileno(), 1, (root - 1) * page_size) for root in roots]
+        found = sum(begin != b"" and begin[0] in _TREE for begin in begins)
+        return self.path.stat().st_size >= 2 * page_size and found > len(roots) // 2

@@ -165,8 +165,7 @@ class Store:
 
     def _mark_clean(self, db: sqlite3.Connection) -> None:
         self._ledger.hands.close(db)
-        if self._ledger.census is None:  # else the next start has to count
-            mark_clean(db)
+        mark_clean(db, self._ledger)
 
     async def audited(self) -> None:
         """Returns when all rows have been counted that an unclean end had left; at once where there is nothing to count."""

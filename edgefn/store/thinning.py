@@ -130,6 +130,8 @@ def _merge(db: sqlite3.Connection, ledger: Ledger, stream: Stream, earlier: _Row
     _, stream_id, seq, ts, expires, era, own, made, _, _, _ = later.columns
     crc = checksum(stream_id, seq, ts, expires, payload, era=era, own=own, made=made, summary=summary)
     db.execute(f"DELETE FROM item_{stream.priority} WHERE id = ?", (earlier.id,))
+    if ledger.census is not None:
+        ledger.census.gone(earlier.id, stream.id)
     db.execute(
         f"UPDATE item_{stream.priority} SET crc = ?, payload = ?, summary = ? WHERE id = ?",
         (crc, payload, summary, later.id),

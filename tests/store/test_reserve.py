@@ -15,6 +15,7 @@ from edgefn.metrics import Metrics
 from edgefn.store import Commit, Store, reserve
 from edgefn.store.database import Database
 from edgefn.store.reserve import Ballast
+from edgefn.store.schema import PAGE_SIZES
 from tests.store.helpers import TurnedClock, a_store, item
 
 MB = 1 << 20
@@ -142,7 +143,7 @@ async def test_the_room_is_taken_again_when_there_is_twice_of_it_and_not_before_
         assert store._reserve.ballast.held == MB
         bound = await pragma(store, "max_page_count")
         assert isinstance(bound, int)
-        assert bound * 4096 > 64 * MB
+        assert bound * PAGE_SIZES[0] > 64 * MB
 
 
 async def test_the_bound_of_the_file_is_no_full_disk(path: Path) -> None:
@@ -166,7 +167,7 @@ async def test_the_quota_of_payloads_bites_before_the_bound_of_the_file(path: Pa
         bound = await pragma(store, "max_page_count")
         assert isinstance(pages, int)
         assert isinstance(bound, int)
-    assert pages * 4096 < (2 if size >= 100 else 3) * 2 * n * size + MB
+    assert pages * PAGE_SIZES[0] < (2 if size >= 100 else 3) * 2 * n * size + MB
 
 
 async def test_a_start_on_a_full_disk_gives_up_the_ballast_too(

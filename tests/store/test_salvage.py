@@ -24,10 +24,11 @@ from edgefn.metrics import Metrics
 from edgefn.store import CheckpointPart, Commit, Item, Refused, Spent, Store, asides, opening, salvage, schema
 from edgefn.store.files import wal_path
 from edgefn.store.ledger import Era, Ledger
+from edgefn.store.schema import PAGE_SIZES, beginning
 from edgefn.store.source import Source
 from tests.store.helpers import TurnedClock, a_store, item
 
-PAGE = 4096
+PAGE = PAGE_SIZES[0]
 VERSION_1 = Path(__file__).with_name("version1.sql")
 
 
@@ -162,7 +163,7 @@ async def test_a_first_page_that_cannot_be_read_is_replaced_and_kept(path: Path)
         assert {one.key: one.payload for one in await everything(store)} == before
         aside = store.report.set_aside
         assert aside is not None
-        assert aside.with_name(aside.name + ".page1").read_bytes() == first
+        assert aside.with_name(aside.name + ".page1").read_bytes().startswith(first)
 
 
 async def test_what_stood_in_the_log_only_is_taken_over_too(path: Path) -> None:
@@ -172,7 +173,7 @@ async def test_what_stood_in_the_log_only_is_taken_over_too(path: Path) -> None:
         copies = {file: file.read_bytes() for file in (path, wal_path(path))}
     for file, data in copies.items():
         file.write_bytes(data)
-    spoil(path, 1)
+    spoil(path, beginning(PAGE)[1][5])  # of the table of saved state, which no commit has written
     async with a_store(path) as store:
         assert store.report.salvaged == 50
         assert store.report.set_aside is not None
