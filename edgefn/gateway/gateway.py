@@ -87,13 +87,7 @@ class Gateway:
         async with AsyncExitStack() as stack:
             self._clock = SharedClock.create()
             stack.callback(self._clock.close)
-            self.uplinks = Uplinks(
-                config.uplink,
-                gateway=config.gateway.id,
-                clock=self._clock,
-                metrics=self.metrics,
-                folder=config.folder,
-            )
+            self.uplinks = Uplinks(config, clock=self._clock, metrics=self.metrics)
             self.store = await enter_store(
                 stack, self._make_store, self._address, self.topics, self._clock, self.metrics
             )

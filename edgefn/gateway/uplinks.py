@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from edgefn.clock import Clock
-from edgefn.config import UplinkSettings
+from edgefn.config import Config
 from edgefn.errors import StoreError
 from edgefn.gateway.results import Row
 from edgefn.metrics import Metrics
@@ -30,23 +29,16 @@ class Uplinks:
     Raises ConfigError for settings that no uplink can be made of.
     """
 
-    def __init__(
-        self,
-        entries: Sequence[UplinkSettings],
-        *,
-        gateway: str,
-        clock: Clock,
-        metrics: Metrics,
-        folder: Path | None = None,
-    ) -> None:
-        """`folder` is where relative paths of sinks begin."""
+    def __init__(self, config: Config, *, clock: Clock, metrics: Metrics) -> None:
         self._clock = clock
         self._metrics = metrics
         self._options: dict[str, UplinkOptions] = {}
         self._sinks: dict[str, Sink] = {}
-        for entry in entries:
+        for entry in config.uplink:
             self._options[entry.name], rest = split_options(entry.name, entry.options)
-            sink = load_sink(entry.type, rest, gateway=gateway, metrics=metrics, clock=clock, folder=folder)
+            sink = load_sink(
+                entry.type, rest, gateway=config.gateway.id, metrics=metrics, clock=clock, folder=config.folder
+            )
             for trouble in sink.check(clock.now()):
                 log.warning("uplink %s: %s", entry.name, trouble)
             self._sinks[entry.name] = sink

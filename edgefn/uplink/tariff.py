@@ -85,7 +85,8 @@ class Tariff:
 
     def learn(self, items: Sequence[Item], written: int) -> None:
         """These went whole."""
-        self._meter.learn(items, written)
+        if self._bucket is not None or self._budget is not None:
+            self._meter.learn(items, written)
 
     def state(self) -> dict[str, Any] | None:
         """For the monitor: bytes in a day, spent and left today, and seconds until there are new ones."""

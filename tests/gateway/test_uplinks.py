@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgefn.api import Field, Options
-from edgefn.config import UplinkSettings
+from edgefn.config import Config, GatewaySettings, UplinkSettings
 from edgefn.errors import ConfigError
 from edgefn.gateway.results import Row
 from edgefn.gateway.uplinks import Uplinks
@@ -52,7 +52,7 @@ def archive(folder: Path, name: str, **options: Any) -> UplinkSettings:
 
 
 def uplinks(*entries: UplinkSettings) -> Uplinks:
-    return Uplinks(entries, gateway="gw-1", clock=TurnedClock(), metrics=Metrics())
+    return Uplinks(Config(GatewaySettings("gw-1"), uplink=entries), clock=TurnedClock(), metrics=Metrics())
 
 
 @contextlib.asynccontextmanager
