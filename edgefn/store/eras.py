@@ -11,6 +11,8 @@ from dataclasses import replace
 from edgefn.clock import STEP
 from edgefn.store.ledger import Era, Ledger
 
+MANY = 256  # a boot without a right clock makes one, and a clock that is set
+
 
 def begin(db: sqlite3.Connection, ledger: Ledger, boot: str, offset: int, synced: bool) -> None:
     """Rows are stamped by gateway time of this offset over the monotonic clock of this boot from now on.
@@ -36,22 +38,18 @@ def newest(ledger: Ledger) -> Era | None:
 
 
 def _forget(db: sqlite3.Connection, ledger: Ledger) -> None:
-    """Lets go of eras without rows. Rows are stored in the order of their eras, so the ends of the tables tell.
+    """Lets go of eras without rows: of all where nothing is stored, else now and then, since it reads every row.
 
-    A row of none (0), of an older version or put back by an operator, tells nothing: all eras on its side stay.
+    The order of rows tells nothing of their eras: what was salvaged, merged or put back stands behind newer ones.
     """
-    oldest, last = (
-        [
-            row[0]
-            for priority in range(3)
-            for row in db.execute(f"SELECT CAST(era AS INTEGER) FROM item_{priority} ORDER BY id {order} LIMIT 1")
-        ]
-        for order in ("ASC", "DESC")
-    )
-    for era in list(ledger.eras):
-        if not oldest or era < min(oldest) or (0 not in last and era > max(last)):
-            del ledger.eras[era]
-            db.execute("DELETE FROM era WHERE id = ?", (era,))
+    tables = [f"item_{priority}" for priority in range(3)]
+    is_empty = not any(db.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").fetchone()[0] for table in tables)
+    if not is_empty and len(ledger.eras) < MANY:
+        return
+    used = {row[0] for table in tables for row in db.execute(f"SELECT DISTINCT era FROM {table}")}
+    for era in ledger.eras.keys() - used:
+        del ledger.eras[era]
+        db.execute("DELETE FROM era WHERE id = ?", (era,))
 
 
 def _write(db: sqlite3.Connection, ledger: Ledger, era: Era) -> None:

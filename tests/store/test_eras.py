@@ -84,7 +84,7 @@ async def test_starting_again_and_again_keeps_one_era(path: Path) -> None:
             assert await store.newest_era() == Era(1, "b1", 0, True)
 
 
-async def test_eras_without_rows_are_forgotten(path: Path) -> None:
+async def test_eras_are_forgotten_when_nothing_is_stored(path: Path) -> None:
     async with a_store(path) as store:
         for boot in range(5):
             await store.begin_era(f"b{boot}", boot * HOUR, False)
@@ -92,14 +92,27 @@ async def test_eras_without_rows_are_forgotten(path: Path) -> None:
         await put(store, START)
         for boot in range(5, 8):
             await store.begin_era(f"b{boot}", boot * HOUR, False)
-        await put(store, START)
-        assert sorted(store._ledger.eras) == [1, 2]
-        ids = [row.id for row in await store.read("cloud", 2, oldest_first=True)]
-        await store.acknowledge("cloud", ids)
+        assert sorted(store._ledger.eras) == [1, 2, 3, 4]
+        await store.acknowledge("cloud", [row.id for row in await store.read("cloud", 2)])
         await store.begin_era("b9", 0, True)
-        assert sorted(store._ledger.eras) == [2, 3]
+        assert sorted(store._ledger.eras) == [1]
     async with a_store(path) as store:
-        assert sorted(store._ledger.eras) == [2, 3]
+        assert await store.newest_era() == Era(1, "b9", 0, True)
+
+
+def test_a_store_that_never_drains_keeps_those_that_have_rows_in_whatever_order() -> None:
+    db, ledger = in_memory()
+    kept = set()
+    for boot in range(3 * eras.MANY):
+        eras.begin(db, ledger, f"b{boot}", boot * HOUR, False)
+        if boot % 50 == 0:
+            kept.add(ledger.era)
+            _insert(db, 4 * (10_000 - boot), ledger.era)
+        assert kept <= ledger.eras.keys()
+        assert len(ledger.eras) <= eras.MANY + 1
+    ledger.load(db)
+    assert kept <= ledger.eras.keys()
+    db.close()
 
 
 def in_memory() -> tuple[sqlite3.Connection, Ledger]:
@@ -136,17 +149,6 @@ def test_every_row_is_where_the_plain_rule_puts_it(steps: list[tuple[str, int, b
         era = ledger.eras[db.execute("SELECT era FROM item_0 WHERE id = ?", (id_,)).fetchone()[0]]
         assert abs(era.shift - int(str(shift))) < 2 * STEP
         assert era.synced == (not doubtful)
-    db.close()
-
-
-def test_a_row_of_no_era_hides_none_on_its_side() -> None:
-    db, ledger = in_memory()
-    eras.begin(db, ledger, "b1", 0, False)
-    for id_, era in ((4, 0), (8, 1), (12, 0)):  # of an older version; of the era; put back by an operator
-        _insert(db, id_, era)
-    eras.begin(db, ledger, "b2", 0, False)
-    eras.begin(db, ledger, "b3", 0, False)
-    assert 1 in ledger.eras
     db.close()
 
 
