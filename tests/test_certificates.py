@@ -87,6 +87,16 @@ def test_one_that_has_expired_is_named(tmp_path: Path) -> None:
     assert fatal
 
 
+def test_of_a_chain_the_first_counts_and_of_authorities_the_last_to_expire(tmp_path: Path) -> None:
+    tls = files(tmp_path)
+    assert tls.cert is not None
+    assert tls.ca is not None
+    chain = Path(tls.cert).read_bytes() + CA.cert_pem.bytes()
+    Path(tls.cert).write_bytes(chain)
+    assert [fatal for _, fatal in told(tls, END)] == [True]
+    assert told(TlsFiles(ca=tls.cert), END) == []
+
+
 def test_one_that_is_not_valid_yet_casts_a_doubt_on_a_clock_of_1970(tmp_path: Path) -> None:
     [first, second] = told(files(tmp_path), 60 * NS)
     for key, (message, fatal) in zip(("ca", "cert"), (first, second), strict=True):

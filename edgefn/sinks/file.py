@@ -188,7 +188,7 @@ class FileSink:
     def _publish(self, part: Path) -> None:
         """Makes a complete `.part` what others may read. May be done again after a crash at any point of it."""
         target = _parquet(part)
-        if self._format == "parquet" and not target.exists():
+        if self._format == "parquet":
             unfinished = target.with_name(target.name + PART)
             try:
                 parquet.convert(part, unfinished)
