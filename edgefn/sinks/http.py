@@ -73,6 +73,7 @@ class HttpSink:
         self._options = options
         self._tls = TlsFiles(options.ca, options.cert, options.key) if self._where.scheme == "https" else None
         self._clock = clock or SystemClock()
+        self._metrics = metrics or Metrics()
         self._session: aiohttp.ClientSession | None = None
         self.bytes_sent = 0
 
@@ -145,6 +146,7 @@ class HttpSink:
         except BatchRefusedError as error:
             if len(batch) == 1:
                 return [Refusal(batch[0][0].id, error.reason, error.detail)]
+            self._metrics.count("sink.http.split", reason=error.reason)
             half = len(batch) // 2
             return [*await self._deliver(session, batch[:half]), *await self._deliver(session, batch[half:])]
         ids = {item.key: item.id for item, _ in batch}
@@ -248,6 +250,8 @@ async def _read(content: aiohttp.StreamReader) -> tuple[bytes, bool]:
 
 
 def _why(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the answer was cut off"
     if isinstance(error, TimeoutError):
         return f"no connection within {CONNECT_TIMEOUT:g} s"
     if isinstance(error, OSError) and error.errno and error.errno > 0:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefn.errors import AccessError, NotConnectedError
+from edgefn.metrics import Metrics
 from edgefn.sinks import Refusal
 from edgefn.sinks import http as http_module
 from edgefn.sinks.http import HttpOptions, HttpSink
@@ -184,8 +185,13 @@ async def test_results_for_an_item_that_was_not_sent_are_not_believed(service: S
 
 async def test_too_large_a_batch_is_sent_in_pieces_and_in_order(service: Service) -> None:
     service.always = no_more_than(3)
-    assert await sent(service, *range(1, 12)) == []
+    metrics = Metrics()
+    sink = HttpSink(HttpOptions(service.url), gateway="gw-1", metrics=metrics)
+    await sink.connect()
+    assert await sink.send([stored(seq) for seq in range(1, 12)]) == []
+    await sink.close()
     assert service.seqs() == list(range(1, 12))
+    assert metrics.counters == {"sink.http.split.http_413": 3}
 
 
 async def test_an_item_that_is_too_large_alone_is_refused(service: Service) -> None:
