@@ -23,7 +23,7 @@ from edgefn.bus import (
     PublishRefusedError,
     TlsFiles,
 )
-from edgefn.bus.connection import _from_paho
+from edgefn.bus.properties import from_paho
 from edgefn.errors import AccessError, ConfigError, NotConnectedError, TopicError
 from edgefn.metrics import Metrics
 from tests.broker import make_broker, write_passwords
@@ -94,7 +94,7 @@ class TestProperties:
         theirs = PahoProperties(PacketTypes.PUBLISH)
         _, length = theirs.unpack(packed)
         assert length == len(packed)
-        assert (_from_paho(theirs) or Properties()) == properties
+        assert (from_paho(theirs) or Properties()) == properties
 
     def test_one_that_is_too_long_is_refused(self):
         with pytest.raises(ValueError, match="a property of 65536 bytes"):

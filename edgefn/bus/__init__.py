@@ -2,7 +2,8 @@
 
 from edgefn.address import BrokerAddress, TlsFiles
 from edgefn.bus.bus import Bus, Subscription
-from edgefn.bus.model import Backoff, Message, Properties, PublishRefusedError
+from edgefn.bus.model import Backoff, Message, PublishRefusedError
+from edgefn.bus.properties import Properties
 
 __all__ = [
     "Backoff",

@@ -12,7 +12,8 @@ from typing import Literal
 
 from edgefn.address import BrokerAddress
 from edgefn.bus.connection import Connection
-from edgefn.bus.model import Backoff, Message, Properties
+from edgefn.bus.model import Backoff, Message
+from edgefn.bus.properties import Properties
 from edgefn.errors import AccessError, ConfigError, EdgefnError, NotConnectedError
 from edgefn.metrics import Metrics
 from edgefn.topics import Pattern, check_topic

@@ -15,13 +15,13 @@ from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edgefn.address import BrokerAddress
 from edgefn.bus.dial import DialledSocket, dial
-from edgefn.bus.model import Message, Properties, PublishRefusedError, variable_length
+from edgefn.bus.model import Message, PublishRefusedError
+from edgefn.bus.properties import Properties, from_paho, keep_session, packet_size, to_paho
 from edgefn.certificates import why_untrusted
 from edgefn.errors import AccessError, NotConnectedError
 from edgefn.metrics import Metrics
@@ -34,7 +34,6 @@ UNWRITTEN = 256  # QoS 0 messages handed over but not yet written to the socket;
 BAD_PASSWORD, NOT_AUTHORIZED = 134, 135  # paho reports the codes 4 and 5 of MQTT 3.1.1 as these
 TOO_LARGE = 0x95  # reason code of a packet beyond what the broker takes (MQTT 5, 2.4)
 LARGEST = 268_435_460  # bytes of a packet: the largest remaining length and its header (MQTT 5, 1.5.5)
-_NONE = Properties()
 _SETTINGS = {
     132: "set protocol to a version that it speaks",
     133: "set client_id to one that it allows",
@@ -104,7 +103,7 @@ class Connection:
         if self.address.username is not None:
             client.username_pw_set(self.address.username, self.address.password)
         if will:
-            client.will_set(will.topic, will.payload, will.qos, will.retain, _to_paho(will.properties))
+            client.will_set(will.topic, will.payload, will.qos, will.retain, to_paho(will.properties))
         client.on_connect = self._on_connack
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_publish_in
@@ -127,7 +126,7 @@ class Connection:
                     self.address.port,
                     keepalive=self._keepalive,
                     clean_start=clean_start,
-                    properties=None if self._clean or not self._v5 else _keep_session(self._session_expiry),
+                    properties=None if self._clean or not self._v5 else keep_session(self._session_expiry),
                 )
                 await self._accepted
                 if self.lost.done():  # in the same segment as the CONNACK
@@ -182,7 +181,7 @@ class Connection:
             return None
         answer: asyncio.Future[None] = self._loop.create_future()
         while True:
-            info = self.client.publish(topic, data, qos, retain, _to_paho(properties))
+            info = self.client.publish(topic, data, qos, retain, to_paho(properties))
             if info.rc != paho.MQTT_ERR_QUEUE_SIZE:
                 break  # else 65,535 packet ids have gone round and met one that still waits: the next one is free
         if info.rc != paho.MQTT_ERR_SUCCESS:
@@ -364,43 +363,6 @@ class Connection:
         except UnicodeDecodeError:
             self._metrics.count("bus.dropped", reason="topic_not_utf8")
             return
-        properties = _from_paho(message.properties) if message.properties else None
+        properties = from_paho(message.properties) if message.properties else None
         payload = bytes(message.payload)
         self._on_message(Message(topic, payload, message.qos, message.retain, properties))
-
-
-def _keep_session(seconds: int) -> PahoProperties:
-    properties = PahoProperties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = seconds  # MQTT 5, 3.1.2.11.2: without it the session ends with the TCP
-    return properties
-
-
-class _Packed(PahoProperties):
-    """Properties for paho that are encoded already: its own looked up each name, 100 µs a message with four of them."""
-
-    def __init__(self, packed: bytes) -> None:
-        object.__setattr__(self, "_packed", packed)
-
-    def pack(self) -> bytes:
-        packed: bytes = object.__getattribute__(self, "_packed")
-        return packed
-
-
-def _to_paho(properties: Properties | None) -> PahoProperties | None:
-    return None if properties is None else _Packed(properties.pack())
-
-
-def packet_size(topic: str, data: bytes, properties: Properties | None) -> int:
-    """Bytes of a PUBLISH at QoS 1 with MQTT 5 (3.3); one less with 3.1.1, which knows no properties."""
-    size = 2 + len(topic.encode()) + 2 + len((properties or _NONE).pack()) + len(data)
-    return 1 + len(variable_length(size)) + size
-
-
-def _from_paho(properties: PahoProperties) -> Properties | None:
-    response_topic = getattr(properties, "ResponseTopic", None)
-    correlation_data = getattr(properties, "CorrelationData", None)
-    user = tuple(tuple(pair) for pair in getattr(properties, "UserProperty", ()))
-    message_expiry = getattr(properties, "MessageExpiryInterval", None)
-    content_type = getattr(properties, "ContentType", None)
-    found = Properties(response_topic, correlation_data, user, message_expiry, content_type)
-    return None if found == Properties() else found

@@ -22,6 +22,7 @@ class Service:
         self.received: dict[str, dict[str, Any]] = {}
         self.copies = 0  # items that came again
         self.posts: list[tuple[dict[str, str], bytes]] = []
+        self.queries: list[str] = []
         self.faults: deque[Fault] = deque()  # one for each of the next requests
         self.always: Fault | None = None  # for those after them
         self.port = 0
@@ -64,6 +65,7 @@ class Service:
     async def _post(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()  # aiohttp has undone the compression
         self.posts.append((dict(request.headers), body))
+        self.queries.append(request.query_string)
         packed = request.content_type == "application/msgpack"
         items = (msgpack.unpackb(body) if packed else json.loads(body))["items"]
         fault = self.faults.popleft() if self.faults else self.always

@@ -130,6 +130,19 @@ async def test_proxies_of_the_environment_are_left_alone(service: Service, monke
     assert await sent(service, 1) == []
 
 
+async def test_a_key_in_the_query_goes_along_and_is_not_told(service: Service) -> None:
+    service.faults.append(answers(403))
+    sink = HttpSink(HttpOptions(f"{service.url}?code=s3cret"), gateway="gw-1")
+    await sink.connect()
+    with pytest.raises(AccessError) as trouble:
+        await sink.send([stored(1)])
+    assert "s3cret" not in str(trouble.value)
+    await sink.connect()
+    assert await sink.send([stored(1)]) == []
+    assert service.queries == ["code=s3cret"] * 2
+    await sink.close()
+
+
 # What comes back
 
 

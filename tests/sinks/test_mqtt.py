@@ -13,7 +13,7 @@ import pytest
 
 from edgefn.broker import PrivateBroker
 from edgefn.bus import BrokerAddress, Bus, Message, PublishRefusedError
-from edgefn.bus.connection import packet_size
+from edgefn.bus.properties import packet_size
 from edgefn.clock import NS
 from edgefn.errors import AccessError, NotConnectedError
 from edgefn.metrics import Metrics
