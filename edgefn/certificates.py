@@ -82,10 +82,13 @@ def why_untrusted(error: ssl.SSLCertVerificationError) -> str:
 
 
 def _check_validity(key: str, path: str, now: int) -> Iterator[Trouble]:
-    with open(path, "rb") as file:
-        found = validities(file.read())
+    try:
+        with open(path, "rb") as file:
+            found = validities(file.read())
+    except (OSError, ValueError):
+        return  # OpenSSL took it a moment ago, and it decides when it comes to connecting
     if not found:
-        return  # a CA file may hold trust in another form, and OpenSSL took it
+        return  # a CA file may hold trust in another form
     # Of a client's file the first certificate is its own; of a CA file each may be the one that is needed.
     counted = found[:1] if key == "cert" else found
     end, begin = max(one.end for one in counted), min(one.begin for one in counted)
@@ -95,7 +98,7 @@ def _check_validity(key: str, path: str, now: int) -> Iterator[Trouble]:
             f"tls.{key} = {path!r} is not valid before {_date(begin)}{doubt or '; see that the clock is right'}"
         )
     elif now >= end:
-        yield Trouble(f"tls.{key} = {path!r} has expired on {_date(end)}; renew it")
+        yield Trouble(f"tls.{key} = {path!r} has expired on {_date(end)}; renew it{doubt}")
     elif end - now < SOON:
         yield Trouble(f"tls.{key} = {path!r} expires on {_date(end)}; renew it before", fatal=False)
 
