@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -55,7 +56,10 @@ def convert(lines: Path, target: Path) -> None:
 
 
 def _begin() -> None:
-    die_with_parent()
+    # systemd and Ctrl-C tell every process of ours to end. The gateway waits for this one, so that its last file is made.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    die_with_parent(signal.SIGKILL)
     os.nice(10)  # the engine and the store come first
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -164,6 +167,22 @@ async def test_items_are_safe_in_lines_until_the_file_is_complete(tmp_path: Path
     await sink.close()
     assert names(tmp_path) == ["gw-1-20250615T150640Z-1.parquet", "gw-1-20250615T150640Z-2.parquet"]
     assert seqs(tmp_path) == [1, 2, 3]
+
+
+async def test_the_last_file_is_made_while_everything_is_told_to_end(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(lines(SUMMARY)[0] * 3000)
+    converting = asyncio.create_task(asyncio.to_thread(parquet.convert, tmp_path / "lines", tmp_path / "x.parquet"))
+    told = False
+    while not converting.done() and not told:
+        await asyncio.sleep(0)
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if "edgefn.sinks.parquet" in child.cmdline():
+                    child.terminate()
+                    told = True
+    await converting
+    assert told
+    assert pq.read_table(tmp_path / "x.parquet").num_rows == 3000
 
 
 class PowerCutError(BaseException):
