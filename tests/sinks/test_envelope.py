@@ -26,8 +26,8 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=40)
-@given(st.lists(VALUES, max_size=20))
+@settings(max_examples=25)
+@given(st.lists(VALUES, max_size=8))
 def test_msgpack_and_json_hold_the_same(values: list[Any]) -> None:
     items = [stored(n, payload=json.dumps(value).encode()) for n, value in enumerate(values)]
     as_json = json.loads(join([envelope(item) for item in items], "json"))
