@@ -91,14 +91,16 @@ def suspect(path: Path) -> Path:
     return path.with_name(path.name + ".suspect")
 
 
-def accuse(path: Path, why: str) -> None:
+def accuse(path: Path, why: str) -> bool:
+    """Leaves that file; False where the disk does not even take that, and so may be what is wrong."""
     try:
         with suspect(path).open("w") as file:
             file.write(why + "\n")
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:  # the next start may still find the damage by itself
-        log.error("%s: that it is damaged cannot be noted (%s)", path, error)
+    except OSError:
+        return False
+    return True
 
 
 def _done(file: Path) -> Path:

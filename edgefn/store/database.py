@@ -218,11 +218,17 @@ class Database:
                     job.done.set_result(result)
 
     def _error(self, error: sqlite3.Error) -> StoreError:
-        """Damage is remembered in a file, too: what met it here may lie where the next start does not look."""
+        """Damage is remembered in a file, too: what met it here may lie where the next start does not look.
+
+        A disk that fails reads and writes makes SQLite speak of damage, which is gone when the disk is back.
+        """
         told = store_error(self.path, error)
         if isinstance(told, StoreDamagedError) and self._damage is None:
+            if not asides.accuse(self.path, str(told)):
+                return StoreDiskError(
+                    f"{self.path}: {error}, and the disk takes no writes; check the card and the kernel log"
+                )
             self._damage = told
-            asides.accuse(self.path, str(told))
             self._damaged.set()
         return told
 

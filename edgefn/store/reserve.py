@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 SIZE = 8 << 20
 LEAST = 256 << 10  # less is no use
 _BLOCK = 4096  # of the file system
-LOOK_EVERY = 60 * NS
+LOOK_EVERY = 10 * NS
 _LEAN_LOG_SIZE = 128 << 10  # before what it holds is copied into the file
 _LEAN_LOG = 1 << 20  # enough for the acknowledgement of any batch
 
@@ -119,8 +119,8 @@ class Reserve:
         held = self.ballast.held
         if self.lean and not held:
             return False
-        if not _may_be_full(error) or self.ballast.free >= max(held, LOG_SIZE):
-            return False  # the bound of the file, or another error
+        if not self._is_full(error, held, db):
+            return False
         self.ballast.give_up()
         self._held = held
         self.lean = True
@@ -136,8 +136,20 @@ class Reserve:
         )
         return True
 
+    def _is_full(self, error: Exception, held: int, db: sqlite3.Connection | None) -> bool:
+        """Not for the bound of the file, which SQLite reports alike, nor for an I/O error while there is room."""
+        if isinstance(error, OSError):
+            return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        name = getattr(error, "sqlite_errorname", "") or ""
+        if name == "SQLITE_FULL":
+            if db is None:
+                return True
+            bound, pages = (db.execute(f"PRAGMA {what}").fetchone()[0] for what in ("max_page_count", "page_count"))
+            return bool(bound - pages > LOG_SIZE // page_size(db))
+        return name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")) and self.ballast.free < max(held, LOG_SIZE)
+
     def restore(self, db: sqlite3.Connection) -> None:
-        """After a write: takes the room again, once a minute at the most, and only where there is twice of it."""
+        """After a write: takes the room again, every ten seconds at the most, and only where there is twice of it."""
         if not self.lean or self._monotonic() < self._next_look:
             return
         self._next_look = self._monotonic() + LOOK_EVERY
@@ -178,10 +190,3 @@ class Reserve:
                 os.posix_fallocate(fd, 0, min(self._held, _LEAN_LOG))
             finally:
                 os.close(fd)
-
-
-def _may_be_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    name = getattr(error, "sqlite_errorname", "") or ""
-    return name == "SQLITE_FULL" or name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))

@@ -122,7 +122,7 @@ async def test_a_lean_store_does_not_grow_and_uses_what_it_deletes(path: Path, d
         assert await pragma(store, "page_count") == pages
 
 
-async def test_the_room_is_taken_again_when_there_is_twice_of_it_and_not_before_a_minute(
+async def test_the_room_is_taken_again_when_there_is_twice_of_it_and_not_before_ten_seconds(
     path: Path, disk: Disk
 ) -> None:
     clock = TurnedClock()
