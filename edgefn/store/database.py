@@ -226,7 +226,8 @@ class Database:
         if isinstance(told, StoreDamagedError) and self._damage is None:
             if not asides.accuse(self.path, str(told)):
                 return StoreDiskError(
-                    f"{self.path}: {error}, and the disk takes no writes; check the card and the kernel log"
+                    f"{self.path}: disk I/O error ({error}, and no file beside it can be written); "
+                    "check the card and the kernel log"
                 )
             self._damage = told
             self._damaged.set()

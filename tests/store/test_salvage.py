@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgefn.errors import StoreDamagedError, StoreError
+from edgefn.errors import StoreDamagedError, StoreDiskError, StoreError
 from edgefn.metrics import Metrics
 from edgefn.store import CheckpointPart, Commit, Item, Refused, Spent, Store, asides, opening, salvage, schema
 from edgefn.store.files import wal_path
@@ -465,3 +465,17 @@ async def test_a_file_from_elsewhere_is_taken_once_and_leaves_the_state_alone(pa
         assert [one.key for one in after if one.stream == "own"] == [own[0].key]
         assert await store.load_checkpoint() == {"a": [b"own"]}
     assert other.exists()
+
+
+async def test_damage_on_a_disk_that_takes_no_writes_is_a_failing_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite takes what a failing disk gives it for damage."""
+    await filled(path)
+    page = leaves(path, "item_1")[1]
+    async with a_store(path, uplinks=("cloud", "archive")) as store:
+        spoil(path, page)
+        asides.suspect(path).unlink()
+        monkeypatch.setattr(asides, "accuse", lambda *_: False)
+        with pytest.raises(StoreDiskError, match=r"disk I/O error .*malformed"):
+            await everything(store)
