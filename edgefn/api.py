@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args
 
-from edgefn import durations
+from edgefn import durations, policies
 from edgefn.errors import Finding, HandlerError, TopicError
 from edgefn.topics import Pattern, check_topic
 from edgefn.windows import Window, tumbling
@@ -60,6 +60,12 @@ class Options:
     ttl: int | None = None  # nanoseconds
     qos: int = 0
     enabled: bool = True
+    quota: int | None = None  # bytes
+    on_full: tuple[str, ...] = policies.DEFAULT
+
+    @property
+    def thins(self) -> bool:
+        return "thin" in self.on_full
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +161,8 @@ class Common(TypedDict, total=False):
     ttl: str | float | None  # after this time it need not reach the cloud any more
     qos: int  # of what is published here
     enabled: bool
+    quota: str | int | None  # what its rows may take while they wait for the cloud, such as "10MB"
+    on_full: str | Iterable[str] | None  # what is given up then, or when the store is full: one word or several
     ts: Timestamps  # how devices write the time of an event, where "auto" cannot tell; "arrival": when it came
     retained: bool  # lets retained messages in, which otherwise only feed `latest` and state
 
@@ -180,7 +188,52 @@ def _options(place: _Place, options: Common, defaults: Common) -> Options:
         lifetime = None if ttl is None else durations.parse(ttl)
     except ValueError as error:
         raise place.error(f"ttl: {error}") from error
-    return Options(targets, PRIORITIES[priority], lifetime, qos, bool(given.get("enabled", True)))
+    return Options(
+        to=targets,
+        priority=PRIORITIES[priority],
+        ttl=lifetime,
+        qos=qos,
+        enabled=bool(given.get("enabled", True)),
+        quota=_quota(place, given.get("quota")),
+        on_full=_on_full(place, given.get("on_full")),
+    )
+
+
+def _quota(place: _Place, quota: str | int | None) -> int | None:
+    if quota is None:
+        return None
+    from edgefn.config import parse_size  # here only: it reads TOML, and few handlers have a quota
+
+    try:
+        size = parse_size(quota)
+    except ValueError as error:
+        raise place.error(f"quota={quota!r}: {error}") from error
+    if size < policies.MIN_QUOTA:
+        raise place.error(f"quota={quota!r}", f"a quota below {policies.MIN_QUOTA} bytes would hold a few rows only")
+    return size
+
+
+def _on_full(place: _Place, words: str | Iterable[str] | None) -> tuple[str, ...]:
+    try:
+        return policies.DEFAULT if words is None else policies.chain(words)
+    except ValueError as error:
+        raise place.error(f"on_full: {error}") from error
+
+
+def can_thin(kind: Kind, window: Window | None) -> bool:
+    """Whether rows of neighbouring windows can be merged: they know what to add up, and share no sample."""
+    if kind != "summarize" or window is None or window.kind != "time":
+        return False
+    return window.step == window.size and not window.revise
+
+
+def _check_thin(place: _Place, handler: Handler) -> None:
+    if handler.options.thins and not can_thin(handler.kind, handler.window):
+        raise place.error(
+            'on_full="thin" merges rows of neighbouring windows, and these cannot be merged',
+            "it is for `summarize` on a tumbling window without revisions: others count a sample twice or say no counts; "
+            f"use {', '.join(word for word in policies.WORDS if word != 'thin')}",
+        )
 
 
 def _listening(place: _Place, source: Pattern | str, options: Common) -> tuple[Timestamps, bool]:
@@ -314,6 +367,7 @@ def _handler(
         **extra,
     )
     check_name(place, handler.name)
+    _check_thin(place, handler)
     setattr(function, ATTRIBUTE, handler)
 
 
@@ -420,7 +474,7 @@ def summarize(
     )
     feed = _source(place, source)
     ts, retained = _listening(place, feed, options)
-    return Handler(
+    handler = Handler(
         name=options.get("name") or "",  # else the loader gives it the name of the variable
         kind="summarize",
         source=feed,
@@ -435,6 +489,8 @@ def summarize(
         ts=ts,
         retained=retained,
     )
+    _check_thin(place, handler)
+    return handler
 
 
 def is_percentile(stat: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from edgefn import durations
+from edgefn import durations, policies
 from edgefn.address import BrokerAddress, TlsFiles
 from edgefn.credentials import read_secret
 from edgefn.errors import ConfigError
@@ -30,6 +30,10 @@ class Duration(int):
 
 class Size(int):
     """Bytes, written as "64MB" or "1GB" (powers of 1024)."""
+
+
+class OnFull(tuple[str, ...]):
+    """What is tried when there is no room: a word, or several in their order."""
 
 
 class GatewaySettings(msgspec.Struct, frozen=True):
@@ -88,6 +92,16 @@ class UplinkSettings(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
 
 
+class StreamSettings(msgspec.Struct, frozen=True):
+    """What holds for the streams that match, whatever their handlers say."""
+
+    match: str
+    priority: Literal["low", "normal", "high"] | None = None
+    ttl: Duration | None = None
+    quota: Size | None = None
+    on_full: OnFull | None = None
+
+
 class Config(msgspec.Struct, frozen=True):
     """All settings of one gateway. Paths are absolute by the time anybody sees them."""
 
@@ -99,6 +113,7 @@ class Config(msgspec.Struct, frozen=True):
     monitor: MonitorSettings = MonitorSettings()
     driver: tuple[DriverSettings, ...] = (DriverSettings("host"),)
     uplink: tuple[UplinkSettings, ...] = ()
+    stream: tuple[StreamSettings, ...] = ()
     file: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -136,7 +151,11 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "clock": ClockSettings,
     "monitor": MonitorSettings,
 }
-_LISTS: dict[str, type[msgspec.Struct]] = {"driver": DriverSettings, "uplink": UplinkSettings}
+_LISTS: dict[str, type[msgspec.Struct]] = {
+    "driver": DriverSettings,
+    "uplink": UplinkSettings,
+    "stream": StreamSettings,
+}
 
 
 def load(path: Path | None) -> Config:
@@ -192,6 +211,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "store.max_size": (lambda size: size >= 64 << 10, "64kB or more is allowed"),
     "store.ballast": (lambda size: size == 0 or size >= 256 << 10, "256kB or more is allowed, or 0 for none"),
     "clock.patience": (lambda ns: ns <= 60 * _MINUTE, "up to 1h is allowed"),
+    "stream.quota": (
+        lambda size: size >= policies.MIN_QUOTA,
+        f"{policies.MIN_QUOTA} bytes or more are allowed: less would hold a few rows only",
+    ),
     "monitor.interval": (lambda ns: 100 * _MS <= ns <= 60 * _MINUTE, "between 100ms and 1h is allowed"),
 }
 
@@ -235,10 +258,12 @@ class _Reader:
             self.errors.append(f"{self.file}: {key}: a list of tables is expected, each written [[{key}]]")
             return ()
         entries = [self.section(f"{key}[{number}]", struct, entry) for number, entry in enumerate(data)]
-        names = [entry.name for entry in entries if entry is not None and entry.name is not None]
+        own = "match" if struct is StreamSettings else "name"
+        names = [name for entry in entries if (name := getattr(entry, own, None)) is not None]
         for name in sorted({name for name in names if names.count(name) > 1}):
-            self.errors.append(f"{self.file}: two [[{key}]] are called {name!r}; give each a name of its own")
-        for name in names:
+            named = "are called" if own == "name" else "match"
+            self.errors.append(f"{self.file}: two [[{key}]] {named} {name!r}; give each a {own} of its own")
+        for name in names if own == "name" else ():
             if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
                 self.errors.append(f"{self.file}: {key} name {name!r}: letters, digits, - and _ only; it is a topic")
         return tuple(entries)
@@ -249,8 +274,9 @@ class _Reader:
         except (msgspec.ValidationError, ValueError) as error:
             self.errors.append(f"{self.file}: {where} = {value!r}: {error}{_allowed(kind)}")
             return None
-        if where in _RULES:
-            holds, allowed = _RULES[where]
+        rule = re.sub(r"\[\d+\]", "", where)
+        if rule in _RULES:
+            holds, allowed = _RULES[rule]
             if not holds(converted):
                 self.errors.append(f"{self.file}: {where} = {value!r}: {allowed}")
         return converted
@@ -277,6 +303,12 @@ def _convert(kind: type, value: Any) -> Any:
         return Duration(durations.parse(value))
     if kind is Size:
         return Size(parse_size(value))
+    if kind is OnFull and (
+        isinstance(value, str) or (isinstance(value, list) and all(type(one) is str for one in value))
+    ):
+        return OnFull(policies.chain(value))
+    if kind is OnFull:
+        raise ValueError(f"a word or a list of words is expected; allowed are {', '.join(policies.WORDS)}")
     raise NotImplementedError(f"no conversion to {kind}")
 
 

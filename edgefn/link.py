@@ -13,7 +13,8 @@ Engine to gateway
                `raised` the keys whose alert is raised by the state that was taken up
     alerts     {outputs}: raised or cleared just now, and provisional until a commit holds them. Each of the outputs is
                {handler, version, labels, ts, own, offset, n, revised, values}: the rows of one handler, an array a value;
-               `own` is 1 where `ts` is gateway time, which was then `offset` ahead of the monotonic clock
+               `own` is 1 where `ts` is gateway time, which was then `offset` ahead of the monotonic clock. And
+               `summaries`, a packed one a row, where the store may merge them
     commit     {number, outputs, parts, confirmed, meters, counters, gauges}: to be stored as one unit; `confirmed`
                is what it then holds of the drivers' sources, {source: sequence number}
     failure    {handler, row, count} or {topic, reason, detail, sample}: one example of what went wrong, now and then

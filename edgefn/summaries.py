@@ -74,8 +74,8 @@ class Summary:
     buckets: Mapping[int, int] = field(default_factory=dict, hash=False)  # number of the bucket: samples in it
 
     @classmethod
-    def of(cls, values: npt.ArrayLike, ts: npt.ArrayLike) -> Summary:
-        """Summarises samples; ts: ns since the epoch, one for each value or one for all.
+    def of(cls, values: npt.ArrayLike, ts: npt.ArrayLike, *, buckets: bool = True) -> Summary:
+        """Summarises samples; ts: ns since the epoch, one for each value or one for all. Without `buckets` no quantile is known.
 
         NaN, infinities and what is beyond 1e150 (`kernels.sample`) are no samples: `n` does not count them.
         """
@@ -93,10 +93,14 @@ class Summary:
         distance = x - mean
         m2 = float(np.dot(distance, distance) - distance.sum() ** 2 / x.size)
         begin, end = t.min(), t.max()
-        fraction, exponent = np.frexp(np.abs(x))
-        numbers = PER_OCTAVE * (exponent.astype(np.int64) + OFFSET - 1) + (fraction * (2 * PER_OCTAVE)).astype(np.int64)
-        numbers, counts = np.unique(np.sign(x).astype(np.int64) * numbers, return_counts=True)
         low, high = float(x.min()), float(x.max())
+        kept: dict[int, int] = {}
+        if buckets:
+            fraction, exponent = np.frexp(np.abs(x))
+            octave = PER_OCTAVE * (exponent.astype(np.int64) + OFFSET - 1)
+            numbers = np.sign(x).astype(np.int64) * (octave + (fraction * (2 * PER_OCTAVE)).astype(np.int64))
+            numbers, counts = np.unique(numbers, return_counts=True)
+            kept = _kept(zip(numbers.tolist(), counts.tolist(), strict=True), low, high)
         return cls(
             n=int(x.size),
             sum=float(x.sum()),
@@ -106,7 +110,7 @@ class Summary:
             max=high,
             first=(int(begin), float(x[t == begin].min())),
             last=(int(end), float(x[t == end].max())),
-            buckets=_kept(zip(numbers.tolist(), counts.tolist(), strict=True), low, high),
+            buckets=kept,
         )
 
     def __or__(self, other: Summary) -> Summary:

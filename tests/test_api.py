@@ -166,6 +166,20 @@ def test_handlers_come_in_the_order_of_their_lines():
         ("@ef.anomaly('a', threshold=1, clear=2)\ndef d(x):\n    return x\n", "d: clear=2 is above threshold=1"),
         ("s = ef.summarize('a', '1m')\n", "summarize: it does not know what to summarise"),
         ("s = ef.summarize('a', '1m', ('avg',), fields='x', name='s')\n", "s: unknown statistic 'avg'"),
+        ("@ef.transform('a', quota='1kB')\ndef t(x):\n    return x\n", "t: quota='1kB'"),
+        ("@ef.transform('a', quota='much')\ndef t(x):\n    return x\n", "t: quota='much': a size is expected"),
+        ("@ef.transform('a', on_full='drop')\ndef t(x):\n    return x\n", "t: on_full: 'drop' is not among reject"),
+        ("@ef.transform('a', on_full=())\ndef t(x):\n    return x\n", "t: on_full: it is empty"),
+        ("@ef.transform('a', on_full='thin')\ndef t(x):\n    return x\n", 't: on_full="thin" merges rows'),
+        (
+            "s = ef.summarize('a', ef.hopping('2m', '1m'), fields='x', name='s', on_full='thin')\n",
+            's: on_full="thin" merges rows of neighbouring windows, and these cannot be merged',
+        ),
+        (
+            "s = ef.summarize('a', ef.tumbling('1m', lateness='1m', revise=True), fields='x', name='s', on_full='thin')\n",
+            's: on_full="thin" merges rows',
+        ),
+        ("s = ef.summarize('a', ef.count(5), fields='x', name='s', on_full='thin')\n", 's: on_full="thin" merges rows'),
     ],
 )
 def test_a_handler_that_cannot_be_used_says_why_and_what_to_write(text: str, said: str):
@@ -187,6 +201,16 @@ def test_a_handler_that_cannot_be_used_says_why_and_what_to_write(text: str, sai
 )
 def test_the_second_line_is_what_to_write(text: str, hint: str):
     assert hint in refused(text).splitlines()[1]
+
+
+def test_what_is_given_up_is_said_with_a_word_or_several_and_thin_is_followed_by_the_lowest_priority():
+    def options(**given: Any) -> Any:
+        return ef.summarize("a", "1m", fields="x", **given).options
+
+    assert (options().quota, options().on_full) == (None, ("drop-lowest-priority",))
+    assert options(quota="10MB", on_full="thin").on_full == ("thin", "drop-lowest-priority")
+    assert options(quota="10MB").quota == 10 << 20
+    assert options(on_full=["thin", "drop-oldest"]).on_full == ("thin", "drop-oldest")
 
 
 def test_a_source_of_another_file_is_refused():

@@ -47,6 +47,19 @@ def test_an_empty_file_and_no_file_give_the_host_driver_and_no_uplink():
         assert settings.engine.commit_interval == SECOND
 
 
+def test_tables_of_streams_are_read_in_their_order():
+    table = '[[stream]]\nmatch = "summary/climate*"\npriority = "low"\nttl = "7d"\nquota = "1MB"\non_full = "thin"\n'
+    first, second = read(table + '[[stream]]\nmatch = "*"\non_full = ["drop-oldest", "reject"]').stream
+    assert (first.match, first.priority, first.ttl, first.quota) == (
+        "summary/climate*",
+        "low",
+        604_800 * SECOND,
+        1 << 20,
+    )
+    assert first.on_full == ("thin", "drop-lowest-priority")
+    assert second == config.StreamSettings("*", on_full=config.OnFull(("drop-oldest", "reject")))
+
+
 def test_an_empty_list_of_drivers_means_none():
     assert read("driver = []").driver == ()
 
@@ -214,6 +227,18 @@ def test_all_that_is_wrong_is_told_at_once():
         ('[driver]\nname = "a"', r"driver: a list of tables is expected, each written \[\[driver\]\]"),
         ('[[driver]]\nname = "a"\n[[driver]]\nname = "a"', r"two \[\[driver\]\] are called 'a'; give each a name"),
         ('[[uplink]]\nname = "to/cloud"', "uplink name 'to/cloud': letters, digits, - and _ only"),
+        ("[[stream]]\npriority = 'low'", r"stream\[0\] has no match; give it one"),
+        (
+            '[[stream]]\nmatch = "a"\n[[stream]]\nmatch = "a"',
+            r"two \[\[stream\]\] match 'a'; give each a match of its own",
+        ),
+        ('[[stream]]\nmatch = "a"\nquota = "1kB"', r"stream\[0\].quota = '1kB': 4096 bytes or more are allowed"),
+        ('[[stream]]\nmatch = "a"\npriority = "urgent"', r"stream\[0\].priority = 'urgent': .*'low', 'normal', 'high'"),
+        (
+            '[[stream]]\nmatch = "a"\non_full = "drop"',
+            r"stream\[0\].on_full = 'drop': 'drop' is not among reject, drop-oldest, drop-lowest-priority, thin",
+        ),
+        ('[[stream]]\nmatch = "a"\non_full = 3', r"stream\[0\].on_full = 3: a word or a list of words is expected"),
         ("engine = 5", r"engine = 5: a table is expected, written \[engine\]"),
         ("version = 2", "version = 2 is newer than this edgefn, which reads version 1; update edgefn"),
         ('version = "1"', "version = '1': the number of a version is expected, such as 1"),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -18,6 +18,9 @@ from edgefn.config import Config, UplinkSettings, cache_folder
 from edgefn.errors import EdgefnError, Trouble
 from edgefn.resources import bundled
 
+if TYPE_CHECKING:
+    from edgefn.manifest import Manifest
+
 
 @click.command(epilog="Example: edgefn check my-gateway && systemctl restart edgefn")
 @click.argument("where", required=False, type=click.Path(path_type=Path))
@@ -28,7 +31,7 @@ def check(where: Path | None, as_json: bool) -> None:
     handlers: list[dict[str, Any]] = []
     folder = where / "handlers" if where is not None else None
     warnings: tuple[str, ...] = ()
-    uplinks: tuple[UplinkSettings, ...] = ()
+    settings: Config | None = None
     try:
         settings = common.load(where)
     except EdgefnError as error:
@@ -41,10 +44,9 @@ def check(where: Path | None, as_json: bool) -> None:
         for warning in told:
             click.echo(f"edgefn: warning: {warning}", err=True)
         warnings = settings.warnings + told
-        uplinks = settings.uplink
         folder = Path(settings.gateway.handlers) if settings.gateway.handlers else None
     from edgefn import manifest
-    from edgefn.gateway import handler_files
+    from edgefn.gateway import handler_files, streams
 
     if folder is None or folder.is_dir():
         folder = folder or bundled("handlers")
@@ -56,10 +58,11 @@ def check(where: Path | None, as_json: bool) -> None:
             findings += [str(finding) for finding in one.findings]
             handlers += [{"file": one.file, "name": handler.name, "kind": handler.kind} for handler in one.handlers]
         findings += [str(finding) for finding in manifest.conflicts(manifests)]
-        streams = [handler.stream for one in manifests for handler in one.handlers if handler.stream]
-        for warning in _idle_patterns(uplinks, streams):
-            click.echo(f"edgefn: warning: {warning}", err=True)
-            warnings += (warning,)
+        if settings is not None:
+            idle = (*_idle_patterns(settings.uplink, manifests), *streams.idle_tables(manifests, settings.stream))
+            for warning in idle:
+                click.echo(f"edgefn: warning: {warning}", err=True)
+            warnings += idle
     elif not findings:
         findings.append(f"{folder}: there is no such folder; `edgefn init DIR` makes one")
     if as_json:
@@ -72,9 +75,10 @@ def check(where: Path | None, as_json: bool) -> None:
     raise SystemExit(common.BAD_INPUT if findings else 0)
 
 
-def _idle_patterns(uplinks: Iterable[UplinkSettings], streams: list[str]) -> Iterator[str]:
+def _idle_patterns(uplinks: Iterable[UplinkSettings], manifests: Iterable[Manifest]) -> Iterator[str]:
     from edgefn.uplink import idle_patterns, split_options
 
+    streams = [handler.stream for one in manifests for handler in one.handlers if handler.stream]
     for entry in uplinks:
         with suppress(EdgefnError):  # told with everything else that is wrong in the settings
             for pattern in idle_patterns(split_options(entry.name, entry.options)[0].streams, streams):

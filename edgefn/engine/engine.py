@@ -253,6 +253,7 @@ class Engine:
             "n": output.length,
             "revised": output.revised,
             "values": list(output.values),
+            **({"summaries": output.summaries} if output.summaries else {}),
         }
         if node.manifest.kind == "anomaly":
             self._alerts.append(message)

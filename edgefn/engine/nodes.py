@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgefn import mergeable
+from edgefn.api import can_thin
 from edgefn.engine import loops
 from edgefn.engine.columns import Frame
 from edgefn.engine.compiled import FIRST, RAISED, SKIPPED, no_state
 from edgefn.engine.panes import Panes, Segments
 from edgefn.engine.rolling import Rolling, Rows
 from edgefn.manifest import HandlerManifest
+from edgefn.summaries import Summary
 
 MAX_ROWS = 1 << 16  # rows in one call of a kernel: bounds its outputs, and how long it runs without being looked at
 
@@ -33,6 +36,7 @@ class Output:
     values: npt.NDArray[np.float64]  # (values, rows)
     length: npt.NDArray[np.int64] = field(default_factory=lambda: _NOTHING)  # samples of each window
     revised: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))  # 1: put out before
+    summaries: list[bytes] = field(default_factory=list)  # what merging the rows takes, where they may be merged
 
 
 @dataclass(slots=True)
@@ -245,6 +249,7 @@ class AggregateNode(Node):
     def __init__(self, manifest: HandlerManifest, loop: Loop | None, state: State) -> None:
         super().__init__(manifest, loop, state)
         self._codes = np.array([loops.code(stat) for stat in manifest.stats], dtype=np.int64)
+        self._thins = manifest.options.thins and can_thin(manifest.kind, manifest.window)
 
     def close(self, segments: Segments, context: Context) -> None:
         """Makes one row of each closed window."""
@@ -274,13 +279,35 @@ class AggregateNode(Node):
         good = np.flatnonzero(ok)
         if good.size:
             made = _frame(segments.end[good], segments.key[good], np.ascontiguousarray(out[:, good]))
-            self.put_out(made, segments.length[good], segments.revised[good], context)
+            summaries = self._summaries(segments) if self._thins else []
+            self.put_out(made, segments.length[good], segments.revised[good], context, summaries)
+
+    def _summaries(self, segments: Segments) -> list[bytes]:
+        """What the store needs to merge each row with its neighbours. A summary has no code, so each window has its row."""
+        assert self.manifest.window is not None
+        kept = mergeable.parts(self.manifest.stats)
+        packed = []
+        for a, length in zip(
+            segments.offset[: segments.n].tolist(), segments.length[: segments.n].tolist(), strict=True
+        ):
+            times = segments.ts[a : a + length]
+            fields = [
+                Summary.of(column[a : a + length], times, buckets=bool(kept & mergeable.BUCKETS))
+                for column in segments.columns
+            ]
+            packed.append(mergeable.pack(self.manifest.window.size, kept, fields))
+        return packed
 
     def put_out(
-        self, made: Frame, length: npt.NDArray[np.int64], revised: npt.NDArray[np.uint8], context: Context
+        self,
+        made: Frame,
+        length: npt.NDArray[np.int64],
+        revised: npt.NDArray[np.uint8],
+        context: Context,
+        summaries: list[bytes],
     ) -> None:
         self.meter.rows += made.n
-        context.emit(Output(self, made.key, made.ts, made.columns, length, revised))
+        context.emit(Output(self, made.key, made.ts, made.columns, length, revised, summaries))
         self.hand_on(made, context)
 
 
@@ -335,7 +362,7 @@ class PaneGroup:
                     node.close(windows, context)
                 else:
                     made = _frame(windows.end, windows.key, windows.values)
-                    node.put_out(made, windows.length, np.zeros(windows.n, np.uint8), context)
+                    node.put_out(made, windows.length, np.zeros(windows.n, np.uint8), context, [])
 
 
 def _frame(ts: Any, key: Any, columns: npt.NDArray[np.float64]) -> Frame:

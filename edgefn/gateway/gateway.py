@@ -57,7 +57,7 @@ class Gateway:
         self._address = broker
         self._cache = cache_folder()
         folder = Path(config.gateway.handlers) if config.gateway.handlers else bundled("handlers")
-        self.files = HandlerFiles(folder, self._cache, self._tell_handler, self._plan_changed)
+        self.files = HandlerFiles(folder, self._cache, self._tell_handler, self._plan_changed, config.stream)
         self._meters: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, Any] = {}
         self._newest: dict[str, tuple[str, int]] = {}  # stream → epoch and number of its newest item

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import msgspec
 from watchfiles import Change, awatch
 
 from edgefn import loader, manifest
+from edgefn.config import StreamSettings
 from edgefn.errors import Finding
+from edgefn.gateway.streams import overridden
 from edgefn.manifest import HandlerManifest, Manifest
 
 log = logging.getLogger(__name__)
@@ -50,8 +52,16 @@ class Strikes:
 class HandlerFiles:
     """Watches one folder. `tell(name, state)` publishes a handler's state; `changed()` is called when the plan is."""
 
-    def __init__(self, folder: Path, cache: Path, tell: Tell, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cache: Path,
+        tell: Tell,
+        changed: Callable[[], None],
+        streams: Sequence[StreamSettings] = (),
+    ) -> None:
         self.folder = folder
+        self._streams = streams
         self._cache = cache
         self._tell = tell
         self._changed = changed
@@ -133,6 +143,7 @@ class HandlerFiles:
         if latest is None:
             await self._warm()
             latest = await self._run_loader(path)
+        latest = overridden(latest, self._streams)
         entry.latest = latest
         if latest.ok:
             is_new = entry.active is None or entry.active.version != latest.version

@@ -13,6 +13,7 @@ from edgefn.api import Field
 from edgefn.events import to_json
 from edgefn.manifest import HandlerManifest
 from edgefn.monitor.topics import Topics
+from edgefn.policies import StreamPolicy
 from edgefn.store import NewItem
 from edgefn.timestamps import to_iso
 
@@ -37,6 +38,7 @@ class Row:
     payload: bytes
     is_raised: bool = False  # of an alert
     own_clock: bool = True  # `ts` is gateway time, and moves with it
+    summary: bytes | None = None  # what merging it with its neighbours takes
 
     @property
     def is_alert(self) -> bool:
@@ -47,7 +49,16 @@ class Row:
         options, stream = self.handler.options, self.handler.stream
         if stream is None:
             return None
-        return NewItem(stream, self.payload, self.ts, options.priority, ttl=options.ttl, own_clock=self.own_clock)
+        return NewItem(
+            stream,
+            self.payload,
+            self.ts,
+            options.priority,
+            ttl=options.ttl,
+            own_clock=self.own_clock,
+            summary=self.summary,
+            policy=StreamPolicy(options.quota, options.on_full),
+        )
 
     def publications(self, topics: Topics) -> Iterator[Publication]:
         options = self.handler.options
@@ -78,6 +89,7 @@ def rows(
         times = np.where(moves, output["ts"] + (shift or 0), output["ts"]).tolist()
         lengths, revised = output["n"].tolist(), output["revised"].tolist()
         columns = [column.tolist() for column in output["values"]]
+        summaries = output.get("summaries")
         for i, (key, ts, own_clock) in enumerate(zip(labels, times, moves.tolist(), strict=True)):
             values = {
                 field.name: _value(field, column[i]) for field, column in zip(handler.outputs, columns, strict=True)
@@ -93,7 +105,8 @@ def rows(
                     body["revision"] = True
                 if handler.window is not None and handler.window.kind == "time":
                     body["window_s"] = handler.window.size / 1e9
-            yield Row(handler, key, ts, to_json({**body, "values": values}), raised, own_clock)
+            summary = summaries[i] if summaries else None
+            yield Row(handler, key, ts, to_json({**body, "values": values}), raised, own_clock, summary)
 
 
 def _value(field: Field, value: float) -> float | int | bool | None:

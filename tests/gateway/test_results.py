@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edgefn.api import Field, Options
 from edgefn.gateway.results import rows
 from edgefn.manifest import HandlerManifest
 from edgefn.monitor import Topics
+from edgefn.policies import StreamPolicy
 from edgefn.timestamps import to_iso
 from edgefn.windows import tumbling
 
@@ -80,6 +83,16 @@ def test_it_goes_where_its_options_say() -> None:
     assert copy.topic == "copies/minute"
     # A key is text of a device: what a topic cannot hold is replaced.
     assert next(second.publications(TOPICS)).topic == "edgefn/gw/summary/minute/a_b"
+
+
+def test_what_its_stream_may_have_goes_along_with_it_and_what_merging_it_takes() -> None:
+    options = dataclasses.replace(MINUTE.options, quota=5000, on_full=("thin", "reject"))
+    handler = msgspec.structs.replace(MINUTE, options=options)
+    message = output(handler, [[1, 2], [3, 4], [1, 0]], n=np.array([3, 4]), revised=np.array([0, 0]))
+    first, second = made(handler, {**message, "summaries": [b"one", b"two"]})
+    items = [first.item(), second.item()]
+    assert [item.summary for item in items] == [b"one", b"two"]
+    assert {item.policy for item in items} == {StreamPolicy(5000, ("thin", "reject"))}
 
 
 def test_an_alert_is_retained_and_says_its_state() -> None:
