@@ -30,6 +30,7 @@ class Adding:
     policy: StreamPolicy
     first: int  # id of the first new row
     bytes: int = 0
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ def insert(
         if (adding := added.get(item.stream)) is None:
             adding = added[item.stream] = Adding(stream, item.policy, id_)
         adding.bytes += size
+        adding.rows += 1
     for priority, new in enumerate(rows):
         write(db, priority, new)
     return stored, list(added.values())

@@ -130,8 +130,9 @@ def _drop_lowest(db: sqlite3.Connection, ledger: Ledger, up_to: int, debt: Debt)
 
 def _thin(db: sqlite3.Connection, ledger: Ledger, adding: Adding, debt: Debt) -> Paid:
     # A little more than it takes: merges that lie side by side share the pages that are written.
-    spare = min(adding.stream.bytes // 64, 1 << 16)
-    freed, searching = thinning.thin(db, ledger, adding.stream, debt.bytes + spare, SEARCH_ROWS)
+    spare = min(adding.stream.bytes // 64, 1 << 14)
+    limit = SEARCH_ROWS + 4 * thinning.LOADED * adding.rows  # so that it keeps up with what comes
+    freed, searching = thinning.thin(db, ledger, adding.stream, debt.bytes + spare, limit)
     return Paid(freed, searching)
 
 
