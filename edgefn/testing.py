@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +49,12 @@ class ManualClock:
 
 
 class MemoryBus:
-    """Stands in for `edgefn.bus.Bus` where a test only looks at what is published."""
+    """Stands in for `edgefn.bus.Bus`: what is published is kept for the test, and goes to who has subscribed."""
 
     def __init__(self) -> None:
         self.published: list[Message] = []
         self.retained: dict[str, bytes] = {}
+        self._subscribed: list[tuple[Pattern, asyncio.Queue[Message]]] = []
 
     async def publish(
         self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False, properties: Any = None
@@ -63,6 +66,26 @@ class MemoryBus:
                 self.retained[topic] = message.payload
             else:
                 self.retained.pop(topic, None)
+        for pattern, queue in self._subscribed:
+            if pattern.match(topic) is not None:
+                queue.put_nowait(message)
+
+    @asynccontextmanager
+    async def subscribe(
+        self, pattern: str, qos: int = 0, max_queue: int = 1000
+    ) -> AsyncIterator[AsyncIterator[Message]]:
+        """`async with bus.subscribe("a/+") as messages` and then `async for message in messages`, without an end."""
+        entry = Pattern(pattern), asyncio.Queue[Message](max_queue)
+
+        async def messages() -> AsyncIterator[Message]:
+            while True:
+                yield await entry[1].get()
+
+        self._subscribed.append(entry)
+        try:
+            yield messages()
+        finally:
+            self._subscribed.remove(entry)
 
     def on(self, pattern: str) -> list[Message]:
         """What was published to topics that the pattern matches."""

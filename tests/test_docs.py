@@ -79,6 +79,7 @@ def test_every_kind_of_topic():
             topics.summary("x", "k"),
             topics.alert("x", "k"),
             topics.command("x"),
+            topics.reply("x"),
             "event",
         )
     ]

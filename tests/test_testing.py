@@ -28,6 +28,17 @@ async def test_the_memory_bus_keeps_what_is_published_and_retained() -> None:
         await bus.publish("a/#", b"")
 
 
+async def test_the_memory_bus_hands_messages_to_who_has_subscribed() -> None:
+    bus = MemoryBus()
+    await bus.publish("a/1", b"before")
+    async with bus.subscribe("a/+") as messages:
+        await bus.publish("b/1", b"other")
+        await bus.publish("a/2", b"this")
+        async for message in messages:
+            assert (message.topic, message.payload) == ("a/2", b"this")
+            break
+
+
 def test_a_bench_counts_what_it_cannot_decode_and_refuses_a_broken_file(tmp_path: Path) -> None:
     file = tmp_path / "double.py"
     file.write_text("from edgefn import transform\n@transform('a', to='b')\ndef double(value):\n    return 2 * value\n")

@@ -23,7 +23,7 @@ from edgefn.events import to_json
 from edgefn.gateway import results, systemd
 from edgefn.gateway.alerts import Alerts
 from edgefn.gateway.children import DriverProcess, driver_configuration
-from edgefn.gateway.commands import CommandError, Commands, text
+from edgefn.gateway.commands import CommandError, Commands, Tell, text
 from edgefn.gateway.doorstep import enter_store
 from edgefn.gateway.engine_host import EngineHost
 from edgefn.gateway.handler_files import HandlerFiles
@@ -100,7 +100,7 @@ class Gateway:
             self.monitor = Monitor(self.bus, self.topics, self._clock, self.metrics, config.monitor.interval / 1e9)
             self._publisher = Publisher(self.bus, self.metrics)
             self._alerts = Alerts(self.bus, self.topics)
-            commands = Commands(self.bus, self.topics, {"pause": self._pause, "resume": self._resume})
+            commands = Commands(self.bus, self.topics, self.metrics, {"pause": self._pause, "resume": self._resume})
             self.uplinks.open(self.store)
             self.engine = EngineHost(
                 self,
@@ -247,13 +247,17 @@ class Gateway:
 
     # What operators say
 
-    async def _pause(self, arguments: dict[str, Any]) -> None:
-        if not await self.files.pause(text(arguments, "handler")):
-            raise CommandError(f"there is no handler {arguments['handler']!r}")
+    async def _pause(self, arguments: dict[str, Any], _: Tell) -> dict[str, Any]:
+        name = text(arguments, "handler")
+        if not await self.files.pause(name):
+            raise CommandError(f"there is no handler {name!r}")
+        return {"handler": name, "state": "paused"}
 
-    async def _resume(self, arguments: dict[str, Any]) -> None:
-        if not await self.files.resume(text(arguments, "handler")):
-            raise CommandError(f"there is no handler {arguments['handler']!r}")
+    async def _resume(self, arguments: dict[str, Any], _: Tell) -> dict[str, Any]:
+        name = text(arguments, "handler")
+        if not await self.files.resume(name):
+            raise CommandError(f"there is no handler {name!r}")
+        return {"handler": name, "state": self.files.states()[name]["state"]}
 
     # Results
 

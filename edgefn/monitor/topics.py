@@ -53,6 +53,10 @@ class Topics:
     def command(self, verb: str) -> str:
         return f"{self.root}/cmd/{verb}"
 
+    def reply(self, asker: str) -> str:
+        """Where answers to commands may go; who asks chooses a name that nobody else has."""
+        return f"{self.root}/reply/{level(asker)}"
+
 
 def _levels(key: str) -> str:
     """A key keeps its levels: a topic or several captures."""
