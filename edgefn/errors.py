@@ -37,6 +37,14 @@ class StoreDamagedError(StoreError):
     """The file of the store is broken. Only a restart helps, which sets it aside and takes over what can be read."""
 
 
+class StoreInUseError(StoreError):
+    """Another process has the store open; `holder` says which."""
+
+    def __init__(self, message: str, holder: str) -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
 class LinkClosedError(EdgefnError, ConnectionError):
     """The other end of a link between two processes has gone."""
 

@@ -7,8 +7,10 @@ import click
 import edgefn
 from edgefn.cli.check import check
 from edgefn.cli.demo import demo
+from edgefn.cli.drill import drill
 from edgefn.cli.init import init
 from edgefn.cli.new import new
+from edgefn.cli.outbox import outbox
 from edgefn.cli.run import run
 from edgefn.cli.store import store
 from edgefn.errors import EdgefnError
@@ -41,5 +43,5 @@ def main() -> None:
     """
 
 
-for verb in (init, new, check, run, demo, store):
+for verb in (init, new, check, run, outbox, drill, store, demo):
     main.add_command(verb)

@@ -1,5 +1,6 @@
 """The durable state of a gateway: what must reach the cloud and what must survive a power cut, in one SQLite file."""
 
+from edgefn.store.census import Census
 from edgefn.store.ledger import Era
 from edgefn.store.records import (
     CheckpointPart,
@@ -17,6 +18,7 @@ from edgefn.store.records import (
 from edgefn.store.store import Store, open_store
 
 __all__ = [
+    "Census",
     "CheckpointPart",
     "Commit",
     "DeadLetter",

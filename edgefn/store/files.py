@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from edgefn.errors import StoreDiskError, StoreError
+from edgefn.errors import StoreDiskError, StoreError, StoreInUseError
 
 ADVICE = {  # where an error of the disk has one remedy
     errno.ENOSPC: "the disk is full: make room",
@@ -73,8 +73,8 @@ class Lock:
                     "such as ext4 on this machine's own disk"
                 ) from error
             who = f"process {holder}" if holder else "another process"
-            raise StoreError(
-                f"{self._store}: {who} has this store open; stop it first, one gateway runs per folder"
+            raise StoreInUseError(
+                f"{self._store}: {who} has this store open; stop it first, one gateway runs per folder", who
             ) from error
         with contextlib.suppress(OSError):  # on a full disk the pid is missing from a message, nothing else
             os.ftruncate(fd, 0)
