@@ -25,8 +25,10 @@ from edgefn.gateway.alerts import Alerts
 from edgefn.gateway.children import DriverProcess, driver_configuration
 from edgefn.gateway.commands import CommandError, Commands, Tell, text
 from edgefn.gateway.doorstep import enter_store
+from edgefn.gateway.drill import Drill
 from edgefn.gateway.engine_host import EngineHost
 from edgefn.gateway.handler_files import HandlerFiles
+from edgefn.gateway.operations import Operations
 from edgefn.gateway.publisher import Publisher
 from edgefn.gateway.results import Publication
 from edgefn.gateway.timekeeping import Timekeeper
@@ -44,6 +46,7 @@ log = logging.getLogger(__name__)
 RETRY_COMMIT = (1.0, 30.0)  # seconds: the first wait after the store has refused a commit, and the longest
 ENGINE_PATIENCE = 20.0  # seconds that drivers wait for the engine's first connection
 FULL = "the disk is full: the store does not grow, and new items use the room of those that were sent"
+BESIDE = frozenset({"drill-offline", "outbox-purge"})  # verbs that take long
 METER = ("events", "rows", "skipped", "raised", "ns")
 
 
@@ -100,8 +103,11 @@ class Gateway:
             self.monitor = Monitor(self.bus, self.topics, self._clock, self.metrics, config.monitor.interval / 1e9)
             self._publisher = Publisher(self.bus, self.metrics)
             self._alerts = Alerts(self.bus, self.topics)
-            commands = Commands(self.bus, self.topics, self.metrics, {"pause": self._pause, "resume": self._resume})
             self.uplinks.open(self.store)
+            operations = Operations(self.store, self.uplinks.states, self.uplinks.kick)
+            drill = Drill(self.store, self.uplinks)
+            verbs = {"pause": self._pause, "resume": self._resume, **operations.verbs, **drill.verbs}
+            commands = Commands(self.bus, self.topics, self.metrics, verbs, BESIDE)
             self.engine = EngineHost(
                 self,
                 clock_fd=self._clock.fd,

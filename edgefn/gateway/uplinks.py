@@ -62,15 +62,21 @@ class Uplinks:
             item = row.item()
             if item is None:
                 continue
-            names = self._wanted_by.get(item.stream)
-            if names is None:
-                names = frozenset(
-                    name for name, options in self._options.items() if wants(options.streams, item.stream)
-                )
-                self._wanted_by[item.stream] = names
+            names = self._wanting(item.stream)
             if names:
                 found.append(item if len(names) == len(self._options) else replace(item, uplinks=names))
         return found
+
+    def _wanting(self, stream: str) -> frozenset[str]:
+        names = self._wanted_by.get(stream)
+        if names is None:
+            names = frozenset(name for name, options in self._options.items() if wants(options.streams, stream))
+            self._wanted_by[stream] = names
+        return names
+
+    def wanted(self, name: str, stream: str) -> bool:
+        """Whether items of that stream are made for this uplink."""
+        return name in self._wanting(stream)
 
     async def run(self) -> None:
         """Works until it is cancelled."""
@@ -103,3 +109,7 @@ class Uplinks:
 
     def restore(self, name: str) -> None:
         self._uplinks[name].restore()
+
+    def settled(self, name: str) -> int:
+        """How many items the uplink is done with since it was made: the far side has or refused them, and the store knows."""
+        return self._uplinks[name].settled

@@ -48,6 +48,7 @@ class Uplink:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.name = name
+        self.settled = 0  # items that the far side has or refused, as far as the store knows it
         self._store = store
         self._sink = sink
         self._clock = clock
@@ -282,6 +283,7 @@ class Uplink:
         await self._store.acknowledge(self.name, ids, refused=refused, patience=patience, spent=spent)
         self._owed = None
         self._tariff.unsaved = False
+        self.settled += len(ids)
 
     async def _back_off(self, error: Exception) -> None:
         """Exponential with full jitter: gateways that lost one cloud together do not come back together.
