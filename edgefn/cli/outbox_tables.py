@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -28,7 +28,7 @@ def show_status(told: Mapping[str, Any]) -> None:
     state = "it runs" if told["running"] else "no gateway runs on it"
     rows = sum(one["rows"] for one in told["streams"])
     out.print(f"{told['gateway']}, epoch {told['epoch']}: {rows} rows, {size(told['bytes'])} wait ({state})\n")
-    table = new_table("uplink", "state", "*rows", "*bytes", "*oldest", "*left today", "error")
+    table = new_table("uplink", "state", "*rows", "*bytes", "*oldest", "*left today", rest="error")
     for name, one in sorted(told["uplinks"].items()):
         budget = one.get("budget") or {}
         table.add_row(
@@ -41,7 +41,7 @@ def show_status(told: Mapping[str, Any]) -> None:
             one.get("last_error", ""),
         )
     _print(out, table, "no uplink: nothing leaves this gateway")
-    table = new_table("stream", "priority", "*rows", "*bytes", "dropped so far")
+    table = new_table("stream", "priority", "*rows", "*bytes", rest="dropped so far")
     for one in told["streams"]:
         name = one["name"] if one["epoch"] == told["epoch"] else f"{one['name']} (epoch {one['epoch']})"
         dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(one["dropped"].items()))
@@ -54,7 +54,7 @@ def show_status(told: Mapping[str, Any]) -> None:
 
 
 def show_items(rows: Iterable[Mapping[str, Any]]) -> None:
-    table = new_table("stream", "*seq", "time", "priority", "*bytes", "data")
+    table = new_table("stream", "*seq", "time", "priority", "*bytes", rest="data")
     for row in rows:
         stream, seq = _stream_and_number(row["key"])
         item = row.get("item")
@@ -66,7 +66,7 @@ def show_items(rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def show_letters(letters: Iterable[Mapping[str, Any]]) -> None:
-    table = new_table("*id", "stream", "*seq", "uplink", "refused at", "reason", "detail")
+    table = new_table("*id", "stream", "*seq", "uplink", "refused at", "reason", rest="detail")
     for one in letters:
         stream, seq = _stream_and_number(one["key"])
         table.add_row(str(one["id"]), stream, seq, one["uplink"], one["at"], one["reason"], one["detail"])
@@ -105,18 +105,14 @@ def _stream_and_number(key: str) -> tuple[str, str]:
     return stream, number
 
 
-def new_table(*columns: str) -> Table:
-    """A column whose name begins with * holds numbers."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+def new_table(*columns: str, rest: str = "") -> Table:
+    """A column whose name begins with * holds numbers; `rest` has the width that the others leave."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=bool(rest))
     for column in columns:
-        numbers = column.startswith("*")
-        table.add_column(
-            column.removeprefix("*"),
-            justify="right" if numbers else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=len(column) if numbers else None,
-        )
+        justify: Literal["left", "right"] = "right" if column.startswith("*") else "left"
+        table.add_column(column.removeprefix("*"), justify=justify, no_wrap=True)
+    if rest:
+        table.add_column(rest, no_wrap=True, overflow="ellipsis", ratio=1)
     return table
 
 
