@@ -13,6 +13,8 @@ import edgefn
 from edgefn import config, testing
 from edgefn.api import PRIORITIES, STATISTICS
 from edgefn.cli import main
+from edgefn.gateway.drill import Drill
+from edgefn.gateway.operations import Operations
 from edgefn.loader import describe
 from edgefn.monitor import Topics
 from edgefn.sinks.envelope import _Envelope
@@ -96,6 +98,15 @@ def test_every_counter():
         for name in re.findall(r"\bcount\(\s*f?\"([a-z][^\"]+)\"", file.read_text()):
             shown = re.sub(r"\{[^}]*\}", "<name>", name)
             assert f"`{shown}" in page, f"{shown} ({file.name})"
+
+
+def test_every_command():
+    page = text("docs/mqtt.md")
+    assert "| `pause` |" in page
+    assert "| `resume` |" in page
+    for holder in (Operations, Drill):
+        for name in holder.verbs.fget(object.__new__(holder)):  # type: ignore[attr-defined]
+            assert f"| `{name}` |" in page, name
 
 
 def test_every_reason_for_which_a_payload_fails():

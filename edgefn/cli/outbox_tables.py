@@ -27,7 +27,7 @@ def show_status(told: Mapping[str, Any]) -> None:
     out = console()
     state = "it runs" if told["running"] else "no gateway runs on it"
     rows = sum(one["rows"] for one in told["streams"])
-    out.print(f"{told['gateway']}, epoch {told['epoch']}: {rows} rows, {size(told['bytes'])} wait ({state})\n")
+    out.print(f"{told['gateway']}, epoch {told['epoch']}: {rows} rows, {size(told['bytes'])} wait ({state})")
     table = new_table("uplink", "state", "*rows", "*bytes", "*oldest", "*left today", rest="error")
     for name, one in sorted(told["uplinks"].items()):
         budget = one.get("budget") or {}
