@@ -47,8 +47,12 @@ class Operator(Protocol):
 async def operator(settings: Config) -> AsyncIterator[Operator]:
     """Raises StoreError where there is no store, or it cannot be opened, and UnreachableError."""
     path = Path(settings.gateway.state) / "edgefn.db"
-    if not path.exists():
-        raise StoreError(f"{path}: there is no store; a gateway makes one when it starts (`edgefn run`)")
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: there is no store; a gateway makes one when it starts (`edgefn run`)") from error
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}; run this as root or as the user of the service") from error
     store = open_store(path, gateway=settings.gateway.id, clock=SystemClock(), metrics=Metrics())
     try:
         async with store:

@@ -5,6 +5,7 @@ Arguments and results are JSON values. The same verbs work on the store of a run
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, TypeVar
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 MAX_STREAMS = 500  # told in one answer; there are as many as handlers, and those of earlier epochs that left drops
 PAGE = 200 << 10  # bytes of rows in one answer, which has 256 kB at most
 SHOWN = 1000  # bytes of a payload that is too large for an answer, or no JSON
+NEWS = 5.0  # seconds between two messages of how far a purge is: a thousand rows take a transaction
 AT_A_TIME = 64  # rows fetched at once: a row may have 1 MB, and a page must not take the memory of a small computer
 PRIORITIES = ("low", "normal", "high")
 
@@ -142,13 +144,19 @@ class Operations:
         rows, more = await self._page_of(asked.limit, asked.after, fetch, self._row)
         return {"items": rows, "next": more}
 
-    async def purge(self, arguments: dict[str, Any], _: Tell) -> dict[str, Any]:
+    async def purge(self, arguments: dict[str, Any], tell: Tell) -> dict[str, Any]:
         """Gives up what waits of one stream, or for one uplink, or both; counted as dropped, `purged`."""
         asked = checked(arguments, _Purge)
         if not asked.stream and not asked.uplink:
             raise CommandError('it needs {"stream": "…"} or {"uplink": "…"}, or both')
         await self._check_uplink(asked.uplink)
-        n = await self._store.purge(stream=asked.stream, uplink=asked.uplink)
+        work = asyncio.ensure_future(self._store.purge(stream=asked.stream, uplink=asked.uplink))
+        try:
+            while not (await asyncio.wait({work}, timeout=NEWS))[0]:
+                await tell({"waiting": (await self._store.census()).waiting})
+        finally:
+            work.cancel()
+        n = work.result()
         log.warning(
             "an operator purged %d rows of %s for %s", n, asked.stream or "all streams", asked.uplink or "all uplinks"
         )

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgefn.events import from_json, to_json
+from edgefn.gateway import operations
 from edgefn.gateway.commands import MAX_ANSWER, CommandError
 from edgefn.gateway.operations import PAGE, Operations
 from edgefn.store import Commit, NewItem, Refused, Store
@@ -161,6 +162,20 @@ async def test_a_purge_gives_up_what_it_names_and_counts_it(
     purged = (await desk.ask("outbox-purge", **selection))["purged"]
     assert {name: (await desk.store.stats(name)).rows for name in left} == left
     assert sum(drop.n for drop in await desk.store.drops() if drop.reason == "purged") == purged
+
+
+async def test_a_long_purge_tells_how_far_it_is(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "NEWS", 0.0)
+    news: list[Any] = []
+
+    async def tell(one: Any) -> None:
+        news.append(one)
+
+    await desk.commit(*(item("a", n) for n in range(5000)))
+    assert await desk.operations.purge({"stream": "a"}, tell) == {"purged": 5000}
+    counts = [one["waiting"]["cloud"] for one in news]
+    assert counts == sorted(counts, reverse=True)
+    assert 0 < len({n for n in counts if 0 < n < 5000})
 
 
 @pytest.mark.parametrize(
