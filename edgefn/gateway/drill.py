@@ -59,7 +59,11 @@ class Look:
     dropped: Counter[str]  # by reason
 
     def lost_since(self, start: Look) -> int:
-        """What waited at the start or was made since, and neither went, nor waits, nor was counted as given up."""
+        """What waited at the start or was made since, and neither went, nor waits, nor was counted as given up.
+
+        A row that is given up after this uplink had it, because another one had not, counts as both: never too many
+        are lost, but with several uplinks and a full store it may be too few.
+        """
         there = start.waiting + self.made - start.made
         gone = self.settled - start.settled + (self.dropped - start.dropped).total()
         return max(0, there - gone - self.waiting)

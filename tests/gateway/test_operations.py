@@ -175,7 +175,7 @@ async def test_a_long_purge_tells_how_far_it_is(desk: Desk, monkeypatch: pytest.
     assert await desk.operations.purge({"stream": "a"}, tell) == {"purged": 5000}
     counts = [one["waiting"]["cloud"] for one in news]
     assert counts == sorted(counts, reverse=True)
-    assert 0 < len({n for n in counts if 0 < n < 5000})
+    assert any(0 < n < 5000 for n in counts)
 
 
 @pytest.mark.parametrize(
