@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,15 +54,41 @@ async def operator(settings: Config) -> AsyncIterator[Operator]:
         raise StoreError(f"{path}: there is no store; a gateway makes one when it starts (`edgefn run`)") from error
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}; run this as root or as the user of the service") from error
-    store = open_store(path, gateway=settings.gateway.id, clock=SystemClock(), metrics=Metrics())
+    names = [entry.name for entry in settings.uplink]
+    store = open_store(
+        path,
+        gateway=settings.gateway.id,
+        clock=SystemClock(),
+        metrics=Metrics(),
+        max_bytes=settings.store.max_size,
+        ballast=settings.store.ballast,
+        salvage_for=names,
+    )
     try:
-        async with store:
-            yield _Here(store, [entry.name for entry in settings.uplink])
+        with _as_owner(path):
+            async with store:
+                yield _Here(store, names)
         return
     except StoreInUseError as error:
         holder = error.holder
     async with _reached(settings, f"{path} is in use by {holder}") as there:
         yield there
+
+
+@contextmanager
+def _as_owner(path: Path) -> Iterator[None]:
+    """Root becomes the owner of a file meanwhile: what is made beside it must be the service's to change and remove."""
+    if os.geteuid() != 0:
+        yield
+        return
+    owner, group = path.stat(), os.getegid()
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
 
 
 class _Here:

@@ -52,13 +52,15 @@ def open_store(
     metrics: Metrics,
     max_bytes: int = MAX_BYTES,
     uplinks: Sequence[str] | None = None,
+    salvage_for: Sequence[str] = (),
     ballast: int = SIZE,
     progress: Progress | None = None,
 ) -> Store:
     """The store at `path`: `async with open_store(…) as store`. `max_bytes` bounds the payloads in the outbox.
 
     `ballast` bytes of the disk are kept for the day on which it is full. `uplinks` names all that there are, as
-    `Store.use_uplinks` does; None leaves them as they were.
+    `Store.use_uplinks` does; None leaves them as they were, and rows of a damaged file that do not say whose they are go
+    to those of `salvage_for`.
 
     Entering raises StoreError where the file is in use, belongs to something else, is too new, or its folder cannot be
     written. A damaged file is set aside, a fresh one begun, and what can be read of the old one is taken over: see
@@ -69,7 +71,7 @@ def open_store(
         raise ConfigError(f"gateway id {gateway!r}: only a-z, 0-9 and - are allowed")
     if max_bytes <= 0:
         raise ConfigError(f"max_bytes {max_bytes}: the outbox needs a size above 0")
-    return Store(Path(path), gateway, clock, metrics, max_bytes, uplinks, ballast, progress)
+    return Store(Path(path), gateway, clock, metrics, max_bytes, uplinks, salvage_for, ballast, progress)
 
 
 class Store:
@@ -89,6 +91,7 @@ class Store:
         metrics: Metrics,
         max_bytes: int,
         uplinks: Sequence[str] | None,
+        salvage_for: Sequence[str],
         ballast: int,
         progress: Progress | None,
     ) -> None:
@@ -98,6 +101,7 @@ class Store:
         self._metrics = metrics
         self._max_bytes = max_bytes
         self._uplinks = uplinks
+        self._salvage_for = salvage_for if uplinks is None else uplinks
         self._progress = progress
         self._ledger = Ledger()
         self._lock = Lock(path)
@@ -119,7 +123,7 @@ class Store:
             self._ledger,
             self._clock.now(),
             reserve=self._reserve,
-            uplinks=self._uplinks or (),
+            uplinks=self._salvage_for,
             progress=self._progress,
         )
         self._ledger.hands.open(db, self.position(), trusted=not self.report.torn)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -188,3 +190,32 @@ def test_a_gateway_that_runs_and_cannot_be_asked(folder: Path, monkeypatch: pyte
             assert "state/edgefn.db is in use by process " in result.output
 
     asyncio.run(run())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_leaves_beside_the_store_belongs_to_the_service():
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "edgefn.toml").write_text(SETTINGS)
+        fill(folder, item("a"))
+        (folder / "state" / "edgefn.db.ballast").unlink(missing_ok=True)
+        for path in (folder / "state", *(folder / "state").iterdir()):
+            os.chown(path, nobody, nobody)
+        assert edgefn("outbox", "export", folder, "--to", folder / "out.ndjson").exit_code == 0
+        assert edgefn("outbox", "purge", folder, "--stream", "a", "--yes").exit_code == 0
+        assert (folder / "state" / "edgefn.db.ballast").exists()
+        assert {path.stat().st_uid for path in (folder / "state").iterdir()} == {nobody}
+        assert (folder / "out.ndjson").stat().st_uid == os.geteuid() == 0
+
+
+def test_looking_at_a_store_changes_nothing_about_who_gets_its_rows(folder: Path):
+    """An uplink that is no longer in the settings loses its rows when the gateway starts, and not before."""
+    fill(folder, item("a"))
+    (folder / "edgefn.toml").write_text(SETTINGS.replace('"archive"', '"other"'))
+    told = json.loads(edgefn("outbox", "status", folder, "--json").stdout)
+    assert {name: one["rows"] for name, one in told["uplinks"].items()} == {"cloud": 1}
+    (folder / "edgefn.toml").write_text(SETTINGS)
+    told = json.loads(edgefn("outbox", "status", folder, "--json").stdout)
+    assert {name: one["rows"] for name, one in told["uplinks"].items()} == {"cloud": 1, "archive": 1}

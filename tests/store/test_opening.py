@@ -68,7 +68,7 @@ asyncio.run(main())
     async with a_store(path):
         second = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert second.returncode == 1
-    assert "StoreError" in second.stderr
+    assert "StoreInUseError" in second.stderr
     assert "has this store open" in second.stderr
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
