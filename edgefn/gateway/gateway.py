@@ -23,16 +23,15 @@ from edgefn.events import to_json
 from edgefn.gateway import results, systemd
 from edgefn.gateway.alerts import Alerts
 from edgefn.gateway.children import DriverProcess, driver_configuration
-from edgefn.gateway.commands import CommandError, Commands, Tell, text
+from edgefn.gateway.commands import Commands
 from edgefn.gateway.doorstep import enter_store
-from edgefn.gateway.drill import Drill
 from edgefn.gateway.engine_host import EngineHost
 from edgefn.gateway.handler_files import HandlerFiles
-from edgefn.gateway.operations import Operations
 from edgefn.gateway.publisher import Publisher
 from edgefn.gateway.results import Publication
 from edgefn.gateway.timekeeping import Timekeeper
 from edgefn.gateway.uplinks import Uplinks
+from edgefn.gateway.verbs import BESIDE, verbs
 from edgefn.gateway.wear import WriteBudget, written_bytes
 from edgefn.manifest import Manifest
 from edgefn.metrics import Metrics
@@ -46,7 +45,6 @@ log = logging.getLogger(__name__)
 RETRY_COMMIT = (1.0, 30.0)  # seconds: the first wait after the store has refused a commit, and the longest
 ENGINE_PATIENCE = 20.0  # seconds that drivers wait for the engine's first connection
 FULL = "the disk is full: the store does not grow, and new items use the room of those that were sent"
-BESIDE = frozenset({"drill-offline", "outbox-purge"})  # verbs that take long
 METER = ("events", "rows", "skipped", "raised", "ns")
 
 
@@ -104,10 +102,8 @@ class Gateway:
             self._publisher = Publisher(self.bus, self.metrics)
             self._alerts = Alerts(self.bus, self.topics)
             self.uplinks.open(self.store)
-            operations = Operations(self.store, self.uplinks.states, self.uplinks.kick)
-            drill = Drill(self.store, self.uplinks)
-            verbs = {"pause": self._pause, "resume": self._resume, **operations.verbs, **drill.verbs}
-            commands = Commands(self.bus, self.topics, self.metrics, verbs, BESIDE)
+            can_do = verbs(self.files, self.store, self.uplinks)
+            commands = Commands(self.bus, self.topics, self.metrics, can_do, BESIDE)
             self.engine = EngineHost(
                 self,
                 clock_fd=self._clock.fd,
@@ -250,20 +246,6 @@ class Gateway:
     async def _settle_alerts(self) -> None:
         for topic in await self._alerts.settle(self.files.states()):
             log.warning("%s is cleared: it was raised and never committed", topic)
-
-    # What operators say
-
-    async def _pause(self, arguments: dict[str, Any], _: Tell) -> dict[str, Any]:
-        name = text(arguments, "handler")
-        if not await self.files.pause(name):
-            raise CommandError(f"there is no handler {name!r}")
-        return {"handler": name, "state": "paused"}
-
-    async def _resume(self, arguments: dict[str, Any], _: Tell) -> dict[str, Any]:
-        name = text(arguments, "handler")
-        if not await self.files.resume(name):
-            raise CommandError(f"there is no handler {name!r}")
-        return {"handler": name, "state": self.files.states()[name]["state"]}
 
     # Results
 

@@ -15,6 +15,7 @@ import pytest
 
 from edgefn.broker import PrivateBroker
 from edgefn.demo.wire import Wire
+from tests.cli.helpers import edgefn
 from tests.integration.device import GATEWAY, Device, device
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -42,21 +43,18 @@ async def ask(gateway: Device, verb: str, **arguments: Any) -> Any:
     return await gateway.local.until(REPLY, lambda answer: answer["id"] == seen and answer["done"], after=seen)
 
 
-async def edgefn(gateway: Device, *arguments: object) -> asyncio.subprocess.Process:
-    words = [str(argument) for argument in arguments]
+async def drilling(gateway: Device, seconds: float, *more: str) -> asyncio.subprocess.Process:
+    """In a process of its own, which signals can reach."""
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "edgefn", *words),
-        cwd=gateway.folder,
+        *(sys.executable, "-m", "edgefn", "drill", "offline", str(seconds), str(gateway.folder), *more),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
 
 
-async def run(gateway: Device, *arguments: object) -> tuple[int, str, str]:
-    process = await edgefn(gateway, *arguments)
-    output, error = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return process.returncode, output.decode(), error.decode()
+async def outbox(gateway: Device, verb: str, *more: object) -> tuple[int, str, str]:
+    result = await asyncio.to_thread(edgefn, "outbox", verb, gateway.folder, *more)
+    return result.exit_code, result.stdout, result.stderr
 
 
 @asynccontextmanager
@@ -91,8 +89,9 @@ async def test_a_drill_loses_nothing_and_ends_whatever_becomes_of_who_asked(
     async with device(tmp_path, local.port, cloud.port) as gateway:
         await started(gateway)
         async with traffic(gateway) as made:
-            status, output, error = await run(gateway, "drill", "offline", 1, "--json")
-            assert status == 0, error
+            process = await drilling(gateway, 1, "--json")
+            output, error = await asyncio.wait_for(process.communicate(), 60)
+            assert process.returncode == 0, error
             told = json.loads(output)
             account = told["uplinks"]["cloud"]
             assert account["buffered"] > 20
@@ -102,13 +101,13 @@ async def test_a_drill_loses_nothing_and_ends_whatever_becomes_of_who_asked(
 
             # Ctrl-C restores the line at once, and tells the account all the same.
             seen = len(gateway.local.messages)
-            process = await edgefn(gateway, "drill", "offline", 60)
+            process = await drilling(gateway, 60)
             metrics = f"edgefn/{GATEWAY}/metrics"
             await gateway.local.until(metrics, lambda one: one["uplinks"]["cloud"]["state"] == "cut", after=seen)
             process.send_signal(signal.SIGINT)
-            output_, _ = await asyncio.wait_for(process.communicate(), 30)
+            output, _ = await asyncio.wait_for(process.communicate(), 30)
             assert process.returncode == 0
-            assert b"(stopped early)" in output_
+            assert b"(stopped early)" in output
 
             # Nobody waits for the end of this one: the gateway restores the line by itself.
             seen = len(gateway.local.messages)
@@ -131,21 +130,21 @@ async def test_what_waits_is_seen_exported_and_given_up_while_the_gateway_runs(
 
         answer = await ask(gateway, "outbox-peek", limit=1)
         assert answer["result"]["items"][0]["item"]["data"]["values"] == {"value": 0}
-        status, output, _ = await run(gateway, "outbox", "status", "--json")
+        status, output, _ = await outbox(gateway, "status", "--json")
         told = json.loads(output)
         assert (status, told["running"], told["uplinks"]["cloud"]["rows"]) == (0, True, 50)
         assert [(one["name"], one["rows"]) for one in told["streams"]] == [("summary/echo", 50)]
-        status, _, error = await run(gateway, "outbox", "export", "--to", tmp_path / "all.ndjson")
+        status, _, error = await outbox(gateway, "export", "--to", tmp_path / "all.ndjson")
         assert (status, error) == (0, f"50 rows written to {tmp_path}/all.ndjson\n")
         lines = [json.loads(one) for one in (tmp_path / "all.ndjson").read_text().splitlines()]
         assert [one["data"]["values"]["value"] for one in lines] == list(range(50))
-        status, output, _ = await run(gateway, "outbox", "peek", "--limit", 2)
+        status, output, _ = await outbox(gateway, "peek", "--limit", 2)
         assert (status, output.count("summary/echo")) == (0, 2)
-        status, output, _ = await run(gateway, "outbox", "purge", "--stream", "summary/echo", "--yes")
+        status, output, _ = await outbox(gateway, "purge", "--stream", "summary/echo", "--yes")
         assert (status, output) == (0, "50 purged\n")
-        status, output, error = await run(gateway, "outbox", "requeue", "--all")
+        status, output, error = await outbox(gateway, "requeue", "--all")
         assert (status, output) == (1, "0 requeued\n")
-        status, output, error = await run(gateway, "outbox", "peek", "--uplink", "clowd")
+        status, output, error = await outbox(gateway, "peek", "--uplink", "clowd")
         assert (status, error) == (1, "edgefn: there is no uplink 'clowd'; there are cloud\n")
 
         # The cloud sees the gap, and the drops say why.
@@ -157,6 +156,6 @@ async def test_what_waits_is_seen_exported_and_given_up_while_the_gateway_runs(
 
         # With its broker away, the gateway cannot be asked, and that is said.
         local.stop()
-        status, _, error = await run(gateway, "outbox", "status")
+        status, _, error = await outbox(gateway, "status")
         assert status == 2
         assert "a gateway runs there, but its broker cannot be reached" in error
