@@ -19,8 +19,8 @@ WIDE = 160  # columns where nothing says how wide the output is
 
 
 def console() -> Console:
-    """Colours, and the width, are those of a terminal where there is one; elsewhere there is none and room enough."""
-    return Console() if sys.stdout.isatty() else Console(width=WIDE)
+    """Colours and width are those of a terminal where there is one. What is data is not read as rich's markup."""
+    return Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def show_status(told: Mapping[str, Any]) -> None:
@@ -38,7 +38,7 @@ def show_status(told: Mapping[str, Any]) -> None:
             size(one["bytes"]),
             "" if one["oldest_s"] is None else age(one["oldest_s"]),
             size(budget["left"]) if "left" in budget else "",
-            one.get("last_error", ""),
+            plain(one.get("last_error", "")),
         )
     _print(out, table, "no uplink: nothing leaves this gateway")
     table = new_table("stream", "priority", "*rows", "*bytes", rest="dropped so far")
@@ -61,7 +61,7 @@ def show_items(rows: Iterable[Mapping[str, Any]]) -> None:
         time = "" if item is None else to_iso(item["ts"])
         time += "?" if row["unsynced"] else ""  # the clock may have been wrong then
         data = row["error"] if item is None else json.dumps(item["data"], ensure_ascii=False)
-        table.add_row(stream, seq, time, row["priority"], str(row["bytes"]), data)
+        table.add_row(stream, seq, time, row["priority"], str(row["bytes"]), plain(data))
     _print(console(), table, "")
 
 
@@ -69,8 +69,13 @@ def show_letters(letters: Iterable[Mapping[str, Any]]) -> None:
     table = new_table("*id", "stream", "*seq", "uplink", "refused at", "reason", rest="detail")
     for one in letters:
         stream, seq = _stream_and_number(one["key"])
-        table.add_row(str(one["id"]), stream, seq, one["uplink"], one["at"], one["reason"], one["detail"])
+        table.add_row(str(one["id"]), stream, seq, one["uplink"], one["at"], plain(one["reason"]), plain(one["detail"]))
     _print(console(), table, "")
+
+
+def plain(text: str) -> str:
+    """What a device or a far side said, without what would move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def size(n: float) -> str:

@@ -69,6 +69,12 @@ def test_a_peek_shows_the_oldest_rows_and_changes_nothing(folder: Path):
     assert [row["item"]["data"]["n"] for row in rows] == list(range(20))
 
 
+def test_data_cannot_paint_on_the_terminal(folder: Path):
+    text = '["[bold]", ":smile:", "\x9b2J", "[/]"]'
+    fill(folder, NewItem("s", text.encode(), 0))
+    assert text.replace("\x9b", "�") in edgefn("outbox", "peek", folder).output
+
+
 def test_dead_letters_are_looked_at_and_requeued(folder: Path):
     fill(folder, *(item(n=n) for n in range(3)), refused=2)
     result = edgefn("outbox", "peek", folder, "--dead")
