@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from edgefn.gateway.commands import CommandError, Tell, Verb
 from edgefn.gateway.operations import checked
-from edgefn.store import Census, Store
+from edgefn.store import Store, Totals
 
 NEWS = 1.0  # seconds between two messages of how far it is
 LOOK = 0.2  # seconds between two looks at what still waits, while it drains
@@ -52,7 +52,7 @@ class _Stop(msgspec.Struct, forbid_unknown_fields=True):
 class Look:
     """The counts about one uplink at one moment."""
 
-    census: Census
+    totals: Totals
     made: int  # rows of the streams that it wants
     waiting: int
     settled: int
@@ -136,7 +136,7 @@ class Drill:
             # Around everything: neither a broker that hangs nor a slow disk may keep the lines cut.
             async with asyncio.timeout(seconds):
                 while not self._stop.is_set():
-                    waiting = (await self._store.census()).waiting
+                    waiting = (await self._store.totals()).waiting
                     left = max(0.0, began + seconds - self._now())
                     rows = {name: waiting.get(name, 0) for name in names}
                     await tell({"phase": "offline", "left_s": round(left, 1), "waiting": rows})
@@ -165,12 +165,12 @@ class Drill:
 
     async def _left(self, name: str, restored: Look, oldest: dict[str, int]) -> int:
         """How many rows wait for the uplink, 0 where none of them is of before the restoration."""
-        waiting = (await self._store.census()).waiting.get(name, 0)
+        waiting = (await self._store.totals()).waiting.get(name, 0)
         if not waiting:
             return 0
         # What waits longest only grows younger: rows that were passed need no second look.
         first = await self._store.peek(1, after=max(0, oldest[name] - 1), uplink=name)
-        if not first or first[0].id > restored.census.position:
+        if not first or first[0].id > restored.totals.position:
             return 0
         oldest[name] = first[0].id
         return waiting
@@ -182,9 +182,11 @@ class Drill:
                 break
             await asyncio.sleep(LOOK)
             end = await self._look(name)
+        if end.totals.epoch != start.totals.epoch:
+            raise CommandError("the store began a new epoch meanwhile, so this drill has no account; see the log")
         dropped, late = end.dropped - start.dropped, end.dropped - restored.dropped
         first = await self._store.peek(1, uplink=name)
-        done = not first or first[0].id > restored.census.position
+        done = not first or first[0].id > restored.totals.position
         return {
             "before": start.waiting,
             "buffered": restored.made - start.made,
@@ -199,14 +201,14 @@ class Drill:
 
     async def _look(self, name: str) -> Look:
         settled = self._lines.settled(name)
-        census = await self._store.census()
+        totals = await self._store.totals()
         dropped: Counter[str] = Counter()
-        for (stream, uplink, reason), n in census.dropped.items():
+        for (stream, uplink, reason), n in totals.dropped.items():
             # "refused": a dead letter that made room for others; it was settled when it was refused.
             if uplink in ("", name) and reason != "refused" and self._lines.wanted(name, stream):
                 dropped[reason] += n
-        made = sum(n for stream, n in census.made.items() if self._lines.wanted(name, stream))
-        return Look(census, made, census.waiting.get(name, 0), settled, dropped)
+        made = sum(n for stream, n in totals.made.items() if self._lines.wanted(name, stream))
+        return Look(totals, made, totals.waiting.get(name, 0), settled, dropped)
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -109,15 +109,15 @@ class Operations:
     async def status(self, arguments: dict[str, Any], _: Tell) -> dict[str, Any]:
         """What waits, for whom and of what; `position` is above all of it."""
         checked(arguments, _Nothing)
-        census = await self._store.census()
-        streams = [one for one in await self._store.streams() if one.rows or one.dropped or one.epoch == census.epoch]
+        totals = await self._store.totals()
+        streams = [one for one in await self._store.streams() if one.rows or one.dropped or one.epoch == totals.epoch]
         streams.sort(key=lambda one: -one.bytes)
         return {
             "gateway": self._store.gateway,
-            "epoch": census.epoch,
-            "position": census.position,
-            "bytes": census.bytes,
-            "dead": census.dead,
+            "epoch": totals.epoch,
+            "position": totals.position,
+            "bytes": totals.bytes,
+            "dead": totals.dead,
             "uplinks": await self._states(),
             "streams": [
                 {
@@ -153,7 +153,7 @@ class Operations:
         work = asyncio.ensure_future(self._store.purge(stream=asked.stream, uplink=asked.uplink))
         try:
             while not (await asyncio.wait({work}, timeout=NEWS))[0]:
-                await tell({"waiting": (await self._store.census()).waiting})
+                await tell({"waiting": (await self._store.totals()).waiting})
         finally:
             work.cancel()
         n = work.result()

@@ -1,6 +1,5 @@
 """The durable state of a gateway: what must reach the cloud and what must survive a power cut, in one SQLite file."""
 
-from edgefn.store.census import Census
 from edgefn.store.ledger import Era
 from edgefn.store.records import (
     CheckpointPart,
@@ -16,9 +15,9 @@ from edgefn.store.records import (
     StreamStats,
 )
 from edgefn.store.store import Store, open_store
+from edgefn.store.totals import Totals
 
 __all__ = [
-    "Census",
     "CheckpointPart",
     "Commit",
     "DeadLetter",
@@ -32,5 +31,6 @@ __all__ = [
     "Stats",
     "Store",
     "StreamStats",
+    "Totals",
     "open_store",
 ]

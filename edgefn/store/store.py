@@ -15,9 +15,8 @@ from typing import NoReturn
 from edgefn.clock import Clock
 from edgefn.errors import ConfigError, StoreError
 from edgefn.metrics import Metrics
-from edgefn.store import audit, census, checkpoint, dead, eras, outbox, reading, room
+from edgefn.store import audit, checkpoint, dead, eras, outbox, reading, room, totals
 from edgefn.store.audit import Audit
-from edgefn.store.census import Census
 from edgefn.store.database import MAX_MERGED_ROWS, Database
 from edgefn.store.files import Lock
 from edgefn.store.hands import AHEAD
@@ -37,6 +36,7 @@ from edgefn.store.records import (
 )
 from edgefn.store.reserve import SIZE, Ballast, Reserve
 from edgefn.store.salvage import Progress
+from edgefn.store.totals import Totals
 
 log = logging.getLogger(__name__)
 
@@ -378,9 +378,9 @@ class Store:
         """Throws dead letters away, None: all. Returns how many; they count as `purged`."""
         return await self._database.transact(lambda db, ledger: dead.purge(db, ledger, ids), dead.MAX_ROWS)
 
-    async def census(self) -> Census:
+    async def totals(self) -> Totals:
         """All counts of one moment. The cost does not depend on how much waits."""
-        return await self._database.read(census.take)
+        return await self._database.read(totals.take)
 
     async def begin_era(self, boot: str, offset: int, synced: bool) -> None:
         """From now on items are stamped by gateway time, which is `offset` ns ahead of the monotonic clock of this boot.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,10 +208,24 @@ async def test_a_store_that_fails_meanwhile_gives_the_lines_back(desk: Desk, mon
         raise StoreError("edgefn.db: disk I/O error")
 
     task = await desk.begin(0.05)
-    monkeypatch.setattr(desk.store, "census", fail)
+    monkeypatch.setattr(desk.store, "totals", fail)
     with pytest.raises(StoreError, match="disk I/O error"):
         await task
     assert desk.lines.up == {"alerts": True, "cloud": True}
+
+
+async def test_a_new_epoch_meanwhile_leaves_no_account(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    totals = desk.store.totals
+
+    async def renumbered() -> Any:
+        return replace(await totals(), epoch="other", made={})
+
+    task = await desk.begin()
+    await desk.summaries(2)
+    monkeypatch.setattr(desk.store, "totals", renumbered)
+    await desk.stop()
+    with pytest.raises(CommandError, match="the store began a new epoch meanwhile"):
+        await desk.deliver(task)
 
 
 async def test_a_broker_that_hangs_does_not_keep_the_lines_cut(desk: Desk) -> None:

@@ -11,7 +11,7 @@ from edgefn.store.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class Totals:
     """What was made, what waits and what was given up, of one epoch."""
 
     epoch: str
@@ -23,14 +23,14 @@ class Census:
     dropped: Mapping[tuple[str, str, str], int]  # by stream, uplink and reason, as in `Drop`
 
 
-def take(db: sqlite3.Connection, ledger: Ledger) -> Census:
+def take(db: sqlite3.Connection, ledger: Ledger) -> Totals:
     """Runs in SQLite's thread. The cost does not depend on how much waits."""
     dropped: Counter[tuple[str, str, str]] = Counter()
     for stream_id, uplink, reason, n in db.execute("SELECT stream, uplink, reason, n FROM dropped"):
         stream = ledger.by_id.get(stream_id)
         if stream is not None and stream.epoch == ledger.epoch:
             dropped[stream.name, uplink, reason] += n
-    return Census(
+    return Totals(
         ledger.epoch,
         (ledger.next_item << 2) - 1,
         ledger.bytes,
