@@ -47,7 +47,7 @@ class Operator(Protocol):
 @asynccontextmanager
 async def operator(settings: Config) -> AsyncIterator[Operator]:
     """Raises StoreError where there is no store, or it cannot be opened, and UnreachableError."""
-    path = Path(settings.gateway.state) / "edgefn.db"
+    path = settings.store_path
     try:
         path.stat()
     except FileNotFoundError as error:
