@@ -157,6 +157,15 @@ class Ledger:
         """Rows in the outbox."""
         return sum(stream.stored for stream in self.by_id.values())
 
+    def forget_streams(self, db: sqlite3.Connection) -> None:
+        """Lets go of streams of earlier epochs of which there is nothing more to tell: no row, no letter, no drop."""
+        told = {row[0] for row in db.execute("SELECT stream FROM dropped UNION SELECT stream FROM dead")}
+        for stream in list(self.by_id.values()):
+            if stream.epoch != self.epoch and not stream.stored and stream.id not in told:
+                del self.by_id[stream.id]
+                db.execute("DELETE FROM stream WHERE id = ?", (stream.id,))
+                db.execute("DELETE FROM account WHERE id = ?", (stream.id,))
+
     def stream(self, db: sqlite3.Connection, name: str) -> Stream:
         """The stream of that name in this epoch, begun if there is none."""
         if (known := self.streams.get(name)) is not None:

@@ -143,6 +143,8 @@ class Store:
                 self._metrics.count("store.set_aside")
             if self._uplinks is not None:
                 await self.use_uplinks(self._uplinks)
+            if self.report.clean and any(one.epoch != self.epoch for one in await self.streams()):
+                await self._database.transact(lambda db, ledger: ledger.forget_streams(db))
             if self._ledger.census is not None:
                 self._auditing = asyncio.create_task(self._audit(), name="store audit")
         except BaseException:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from edgefn.store import Commit, Drop, Spent, reading
+from edgefn.store import Commit, Drop, Refused, Spent, reading
 from tests.store.helpers import a_store, item
 
 
@@ -58,6 +59,25 @@ async def test_purging_gives_up_what_waits_now_and_counts_it(path: Path) -> None
         ]
         [new] = await store.commit(Commit([item("a")]))
         assert await store.read("lab", 9) == [new]
+
+
+async def test_streams_of_an_earlier_epoch_are_forgotten_when_there_is_nothing_more_to_tell(path: Path) -> None:
+    async with a_store(path) as store:
+        stored = await store.commit(Commit([item(name) for name in ("sent", "held", "dropped", "dead")]))
+        await store.acknowledge("cloud", [stored[0].id, stored[3].id], refused={stored[3].id: Refused("no")})
+        await store.purge(stream="dropped")
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE meta SET value = '00000000' WHERE name = 'epoch'")
+    db.close()
+    async with a_store(path) as store:
+        assert [one.name for one in await store.streams()] == ["dead", "dropped", "held"]
+        [new] = await store.commit(Commit([item("sent")]))
+        assert new.key == "gw-1/00000000/sent/1"
+        await store.acknowledge("cloud", [one.id for one in await store.read("cloud", 9)])
+        await store.requeue(None)
+    async with a_store(path) as store:
+        assert [one.name for one in await store.streams()] == ["dead", "dropped", "sent"]
+        assert [one.stream for one in await store.read("cloud", 9)] == ["dead"]
 
 
 async def test_what_an_uplink_has_spent_is_kept(path: Path) -> None:
