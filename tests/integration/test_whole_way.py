@@ -196,3 +196,39 @@ async def test_a_paused_handler_takes_up_its_windows_again(tmp_path: Path, local
         await gateway.publish("rooms/attic", {"t": 5})
         summary = await gateway.local.until(f"edgefn/{GATEWAY}/summary/mean_of_four/attic")
         assert summary["values"] == {"mean": 17.5, "n": 4}
+
+
+THINNED = """
+from edgefn import summarize
+
+second = summarize("rooms/{room}", "1s", ("n", "mean", "max", "p95"), fields="t", quota="24kB", on_full="thin")
+"""
+
+
+async def test_more_than_fits_while_the_cloud_is_away_arrives_in_coarser_windows_with_every_sample(
+    tmp_path: Path, local: PrivateBroker, cloud: PrivateBroker
+) -> None:
+    async with Wire(cloud.port) as line, device(tmp_path, local.port, cloud.port, uplink=line.port) as gateway:
+        gateway.handler("rooms.py", THINNED)
+        await gateway.start()
+        await gateway.active("second")
+        await gateway.connected()
+        await line.cut()
+        begin = 1_780_000_000
+        for i in range(800):  # two samples a second
+            await gateway.publish("rooms/attic", {"t": float(i), "ts": (begin + i / 2) * 1000})
+        stream = f"edgefn/{GATEWAY}/summary/second"
+        await gateway.local.until(f"{stream}/attic", lambda row: row["values"]["max"] == 799.0)
+        await line.heal()
+        await gateway.far.until(stream, lambda row: row["data"]["values"]["max"] == 799.0)
+        rows = {row["seq"]: row["data"] for row in gateway.far.all(stream)}
+        assert sum(row["values"]["n"] for row in rows.values()) == 800
+        assert sum(row.get("merged", 1) for row in rows.values()) == 400
+        assert len(rows) < 150
+        at = 0
+        for _, row in sorted(rows.items()):
+            n = row["values"]["n"]
+            assert row["values"]["mean"] == pytest.approx(at + (n - 1) / 2)
+            assert row["window_s"] == n / 2
+            at += n
+        assert await gateway.stop() == 0
