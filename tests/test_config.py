@@ -292,11 +292,12 @@ def test_the_example_has_every_setting():
     assert set(example["broker"]["tls"]) == names(config.TlsSettings)
     assert names(config.DriverSettings) <= {key for entry in example["driver"] for key in entry}
     assert names(config.UplinkSettings) <= {key for entry in example["uplink"] for key in entry}
+    assert names(config.StreamSettings) == {key for entry in example["stream"] for key in entry}
 
 
 def test_what_the_example_shows_as_defaults_are_the_defaults():
     example = everything()
-    del example["driver"], example["uplink"], example["broker"]["tls"]
+    del example["driver"], example["uplink"], example["stream"], example["broker"]["tls"]
     plain = read("")
     shown = config.read(example, plain.file)
     assert shown.warnings == ()

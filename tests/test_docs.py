@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import edgefn
-from edgefn import config, testing
+from edgefn import config, policies, testing
 from edgefn.api import PRIORITIES, STATISTICS
 from edgefn.cli import main
 from edgefn.gateway.drill import Drill
@@ -60,10 +60,10 @@ def test_every_public_name():
 
 def test_every_option_of_a_handler_and_each_of_its_words():
     guide = text("docs/guide.md")
-    for word in ("name", "enabled", "to", "priority", "ttl", "qos", *STATISTICS):
+    for word in ("name", "enabled", "to", "priority", "ttl", "qos", "quota", "on_full", *STATISTICS):
         assert f"`{word}`" in guide, word
-    for priority in PRIORITIES:
-        assert f'`"{priority}"`' in guide, priority
+    for word in (*PRIORITIES, *policies.WORDS):
+        assert f'`"{word}"`' in guide, word
 
 
 def test_every_kind_of_topic():
