@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -92,14 +93,15 @@ def suspect(path: Path) -> Path:
 
 
 def accuse(path: Path, why: str) -> bool:
-    """Leaves that file; False where the disk does not even take that, and so may be what is wrong."""
+    """Leaves that file; False where the disk takes not even this: then it is the disk that is gone, and nothing is known of the file."""
     try:
         with suspect(path).open("w") as file:
             file.write(why + "\n")
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
-        return False
+    except OSError as error:  # where it is full, the next start may still find the damage by itself
+        log.error("%s: that it is damaged cannot be noted (%s)", path, error)
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return True
 
 

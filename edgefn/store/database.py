@@ -225,6 +225,7 @@ class Database:
         told = store_error(self.path, error)
         if isinstance(told, StoreDamagedError) and self._damage is None:
             if not asides.accuse(self.path, str(told)):
+                # An EIO while reading is SQLITE_CORRUPT to SQLite (os_unix.c: IOERR_CORRUPTFS).
                 return StoreDiskError(
                     f"{self.path}: disk I/O error ({error}, and no file beside it can be written); "
                     "check the card and the kernel log"
@@ -260,9 +261,8 @@ class Database:
         return write(db)
 
     def _transaction(self, db: sqlite3.Connection, works: Sequence[Work[Any]]) -> tuple[list[Any], Counter[str]]:
-        result = self._write_with_relief(db, lambda db: self._attempt(db, works))
-        self._reserve.restore(db)
-        return result
+        self._reserve.restore(db)  # before: where no write succeeds, nothing else would see that there is room again
+        return self._write_with_relief(db, lambda db: self._attempt(db, works))
 
     def _attempt(self, db: sqlite3.Connection, works: Sequence[Work[Any]]) -> tuple[list[Any], Counter[str]]:
         ledger = self._ledger

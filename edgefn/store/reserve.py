@@ -116,6 +116,12 @@ class Reserve:
 
     def relieve(self, error: Exception, db: sqlite3.Connection | None = None) -> bool:
         """After a failed write: gives up the ballast if the disk is full. True where trying again makes sense."""
+        try:
+            return self._relieve(error, db)
+        except OSError:  # a disk that does not even say how full it is: `error` is what is told of it
+            return False
+
+    def _relieve(self, error: Exception, db: sqlite3.Connection | None) -> bool:
         held = self.ballast.held
         if self.lean and not held:
             return False
@@ -149,11 +155,13 @@ class Reserve:
         return name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")) and self.ballast.free < max(held, LOG_SIZE)
 
     def restore(self, db: sqlite3.Connection) -> None:
-        """After a write: takes the room again, every ten seconds at the most, and only where there is twice of it."""
+        """Before a write: takes the room again, every ten seconds at the most, and only where there is twice of it."""
         if not self.lean or self._monotonic() < self._next_look:
             return
         self._next_look = self._monotonic() + LOOK_EVERY
-        if self.ballast.has_room(share=20):
+        with contextlib.suppress(OSError):  # a disk that does not say how much room it has has none
+            if not self.ballast.has_room(share=20):
+                return
             self.ballast.make(share=20)
             self._grow(db)
             log.warning("%s: there is room on the disk again", self.ballast.path.parent)
