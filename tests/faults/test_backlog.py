@@ -20,7 +20,7 @@ from tests.faults.plant import plant
 from tests.integration.device import GATEWAY
 
 HOURS = 72
-ROWS = 250_000 if LONG else 15_000
+ROWS = 250_000 if LONG else 5_000
 STREAMS = ("summary/tenth", "summary/second", "alert/fiftieth")
 GROWTH = 12.0  # MB: batches under way, and what they are made of
 

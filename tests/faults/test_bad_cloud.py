@@ -19,7 +19,7 @@ from tests.faults.workload import caught_up, exact
 SECONDS = 30.0 if LONG else 1.5
 PUBACK = 4
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(SECONDS * 4 + 120)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(SECONDS * 6 + 120)]
 
 
 class BadLine(Wire):
@@ -58,9 +58,8 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("how", [{"lose": 0.02}, {"delay": 0.005}, {"hang_up": 0.02}], ids=lambda how: next(iter(how)))
 async def test_a_cloud_whose_answers_suffer_gets_every_row_once(
-    how: dict[str, float], tmp_path: Path, local: PrivateBroker, cloud_broker: PrivateBroker
+    tmp_path: Path, local: PrivateBroker, cloud_broker: PrivateBroker
 ) -> None:
     """It has what it did not confirm, so that comes again: under the same key."""
     cloud = Cloud()
@@ -71,13 +70,16 @@ async def test_a_cloud_whose_answers_suffer_gets_every_row_once(
             consuming(cloud, cloud_broker.port),
             Load(local.port) as load,
         ):
-            await caught_up(cloud, load)
-            vars(line).update(how)
-            await asyncio.sleep(SECONDS)
-            vars(line).update(dict.fromkeys(how, 0.0))
-            await caught_up(cloud, load)
+            for name, how_bad in (("lose", 0.02), ("delay", 0.005), ("hang_up", 0.02)):
+                await caught_up(cloud, load)
+                before, again = line.suffered, cloud.duplicates
+                setattr(line, name, how_bad)
+                await asyncio.sleep(SECONDS)
+                setattr(line, name, 0.0)
+                await caught_up(cloud, load)
+                again = cloud.duplicates - again
+                print(f"{name} {how_bad}: {line.suffered - before} answers suffered, {again} rows came again")  # noqa: T201
+                assert line.suffered > before
+                assert name == "delay" or again
             await load.pause()
-            print(f"{how}: {line.suffered} answers suffered")  # noqa: T201
-            assert line.suffered
-            assert "delay" in how or cloud.duplicates
             await exact(cloud, load)

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/timex.h>
@@ -260,6 +261,14 @@ int rename(const char *from, const char *to) {
     pthread_mutex_unlock(&order);
     return failed;
 }
+
+int statvfs64(const char *path, struct statvfs64 *disk) {
+    int failed = inside(path) && unlucky(0) ? -1 : REAL(statvfs64)(path, disk);
+    int64_t room = world ? atomic_load(&world->room) : -1;
+    if (!failed && inside(path) && room >= 0) disk->f_bavail = disk->f_bfree = room / disk->f_frsize;
+    return failed;
+}
+int statvfs(const char *path, struct statvfs *disk) { return statvfs64(path, (struct statvfs64 *)disk); }
 
 static int synced(int fd, int (*sync)(int)) {
     struct stat st;
