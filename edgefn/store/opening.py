@@ -40,7 +40,7 @@ def open_database(
     aside: Path | None = None
     try:
         db, report = _open(path, ledger)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if not schema.is_damage(error):
             raise
         aside = asides.set_aside(path, now)

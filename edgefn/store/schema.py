@@ -115,9 +115,16 @@ VERSION = len(MIGRATIONS)
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether SQLite says that the file itself is broken."""
+    """Whether SQLite says that the file itself is broken.
+
+    One flipped bit in the text of the schema is enough for a column that our statements do not find, or for a message of
+    SQLite that is no text.
+    """
     name = getattr(error, "sqlite_errorname", "") or ""
-    return name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB"
+    missing = name == "SQLITE_ERROR" and (str(error).startswith("no such ") or "has no column" in str(error))
+    return (
+        name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB" or missing or isinstance(error, UnicodeDecodeError)
+    )
 
 
 def damage(finding: str) -> sqlite3.DatabaseError:

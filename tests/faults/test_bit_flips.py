@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -95,7 +96,8 @@ async def test_a_flipped_bit_makes_no_wrong_item_and_loses_none_in_silence(
         try:
             wrong, how = await findings(folder, books)
         except Exception as error:  # damage that is taken for something else
-            wrong, how = [repr(error)], ""
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            wrong, how = [f"{error!r} at {where.filename}:{where.lineno}"], ""
         if wrong:
             silent.append((number, wrong[:2]))
         outcomes["wrong" if wrong else how] += 1
