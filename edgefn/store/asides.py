@@ -93,7 +93,7 @@ def suspect(path: Path) -> Path:
 
 
 def accuse(path: Path, why: str) -> bool:
-    """Leaves that file; False where the disk takes not even this: then it is the disk that is gone, and nothing is known of the file."""
+    """Leaves that file; False where the disk takes not even this: it is the disk then, and nothing is known of the file."""
     try:
         with suspect(path).open("w") as file:
             file.write(why + "\n")
