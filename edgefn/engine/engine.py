@@ -11,10 +11,10 @@ import msgspec
 
 from edgefn.address import BrokerAddress
 from edgefn.engine import saved
-from edgefn.engine.decode import fields_of
+from edgefn.engine.ingest import Ingest
 from edgefn.engine.nodes import Context, Output
 from edgefn.engine.plan import Part, Plan
-from edgefn.engine.sequences import Sequences, belongs
+from edgefn.engine.sequences import Sequences
 from edgefn.engine.session import Arrived, Session
 from edgefn.engine.timeline import Offset, Timeline
 from edgefn.errors import PayloadError
@@ -46,6 +46,7 @@ class Engine:
         self._session: Session | None = None
         self._sequences = Sequences(self.metrics)
         self._driver_topics = b""
+        self._ingest: Ingest | None = None  # of the plan
         self._selector = selectors.DefaultSelector()
         self._selector.register(link.sock, selectors.EVENT_READ)
         self._registered: tuple[Any, int] | None = None
@@ -148,64 +149,10 @@ class Engine:
         self._commit_if_due(now)
 
     def _process(self, arrived: Arrived, session: Session) -> None:
-        """Decodes each message into the tables of the sources that want it."""
-        arrival, timeline, now = self._time.arrival(), self._time, self._context.now
-        view = memoryview(arrived.data)
-        route, add, count, latest = self.plan.router.route, self.plan.add, self.metrics.count, self.plan.latest
-        ids: list[int] = []
-        hashes: list[int] = []
-        events_in = samples = 0
-        for topic_at, topic_length, at, length, flags, packet_id, digest in arrived.rows.tolist():
-            durable = flags & 6
-            if durable:
-                if flags & 8:
-                    session.deliveries.processed(ids, hashes, self._number + 1)
-                    ids, hashes = [], []
-                    if session.deliveries.came_again(packet_id, digest):
-                        count("events.redelivered")
-                        continue
-                    session.deliveries.processed([packet_id], [digest], self._number + 1, new=False)
-                else:
-                    ids.append(packet_id)
-                    hashes.append(digest)
-                self._dirty = True
-            topic = bytes(view[topic_at : topic_at + topic_length])
-            sources = route(topic)
-            wanted = latest.wants(topic)
-            if not sources and not wanted:
-                count("events.unrouted")
-                continue
-            retained = flags & 1
-            if retained:
-                count("events.retained")
-            events_in += 1
-            try:
-                fields = fields_of(bytes(view[at : at + length]))
-                is_own = topic.startswith(self._driver_topics)
-                if is_own:
-                    if durable and self._came_before(fields):
-                        count("events.duplicate")
-                        continue
-                    timeline.put_right(fields, now)
-                if wanted:
-                    latest.update(topic, fields)
-                for source, label in sources:
-                    samples += add(source, label, fields, arrival, retained=bool(retained), by_gateway=is_own)
-                    if durable:
-                        self.plan.urgent.add(source.name)
-            except PayloadError as error:
-                count("events.failed", reason=error.reason)
-                self._sample_payload(topic, error, bytes(view[at : at + min(length, 64)]))
-        if ids:
-            session.deliveries.processed(ids, hashes, self._number + 1)
-        count("events.in", events_in)
-        count("events.samples", samples)
+        assert self._ingest is not None
+        if self._ingest.take(arrived, session.deliveries, self._number + 1, self._context.now):
+            self._dirty = True
         self._unsaved = self._untold = True
-
-    def _came_before(self, fields: dict[str, Any]) -> bool:
-        """Whether this is an event of a driver of ours that the broker, or the driver, has sent again."""
-        src, seq, floor = fields.get("src", ""), fields.get("seq", -1), fields.get("seq_floor", 0)
-        return belongs(src, seq, floor) and not self._sequences.take(src, seq, floor)
 
     def _run_plan(self) -> None:
         self.plan.run(self._context)
@@ -388,6 +335,9 @@ class Engine:
         for owner in new:
             self._checkpoint.pop(owner, None)
         self.plan = plan
+        self._ingest = Ingest(
+            plan, self.metrics, self._sequences, self._time, self._driver_topics, self._sample_payload
+        )
         self._planned = True
         if self._session is not None:
             self._session.subscribe(plan.filters())

@@ -40,7 +40,7 @@ _LOCKED_OUT = (0x86, 0x87)
 class Arrived:
     """Messages in a buffer: `rows` is (n, frames.WORDS). Valid until the next read."""
 
-    data: bytearray
+    bytes: npt.NDArray[np.uint8]
     rows: npt.NDArray[np.int64]
 
 
@@ -263,7 +263,7 @@ class Session:
             used, found, why = (int(value) for value in self._status)
             self._start += used
             if found and self.connected:
-                yield Arrived(self._bytes, self._rows[:found])
+                yield Arrived(self._buffer, self._rows[:found])
             elif found:
                 self._drop(f"{self._address} sent messages before it let us in", now)
                 return

@@ -24,6 +24,7 @@ class Keys:
         self.labels: list[str] = []
         self.by_gateway = bytearray()  # 1: the key's events are stamped by the gateway's clock, and move with it
         self.evicted = 0
+        self.generation = np.zeros(64, np.int64)  # of each number: how often it was given to another label
         self.on_evict: list[Callable[[int], None]] = []
         self.pending: Callable[[], npt.NDArray[np.int32]] = lambda: NO_ROWS  # keys of rows that have not run yet
         self._limit = limit
@@ -46,12 +47,14 @@ class Keys:
             self.by_gateway.append(0)
             if number >= self._used.size:
                 self._used = np.concatenate([self._used, np.zeros(self._used.size, np.int64)])
+                self.generation = np.concatenate([self.generation, np.zeros(self.generation.size, np.int64)])
         else:
             self.touch(self.pending())  # else a row would run under the label that its key is given to
             number = int(self._used[: len(self.labels)].argmin())
             del self._numbers[self.labels[number]]
             self.labels[number] = label
             self.evicted += 1
+            self.generation[number] += 1
             for forget in self.on_evict:
                 forget(number)
         self._numbers[label] = number
@@ -66,9 +69,19 @@ class Keys:
             self.by_gateway[number] = by_gateway
             self._changed.add(number)
 
-    def moving(self, numbers: npt.NDArray[np.int32] | slice = slice(None)) -> npt.NDArray[np.uint8]:
+    def note_clocks(self, numbers: npt.NDArray[np.int64], by_gateway: npt.NDArray[np.uint8]) -> None:
+        """The same of many events in their order."""
+        if (self.moving(numbers) != by_gateway).any():
+            for number, flag in zip(numbers.tolist(), by_gateway.tolist(), strict=True):
+                self.note_clock(number, bool(flag))
+
+    def moving(self, numbers: npt.NDArray[np.integer[Any]] | slice = slice(None)) -> npt.NDArray[np.uint8]:
         """For each of the keys, 1 where it goes by the gateway's clock."""
         return np.frombuffer(self.by_gateway, np.uint8)[numbers].copy()
+
+    def find(self, label: str) -> int | None:
+        """The label's number, None where it has none."""
+        return self._numbers.get(label)
 
     def touch(self, numbers: npt.NDArray[np.int32]) -> None:
         """Notes that these keys were used just now."""
@@ -101,6 +114,7 @@ class Keys:
                 self._numbers[label] = number
         if len(self.labels) > self._used.size:
             self._used = np.zeros(2 * len(self.labels), np.int64)
+            self.generation = np.zeros(2 * len(self.labels), np.int64)
         return True
 
 

@@ -93,7 +93,9 @@ class Client:
                     if flags & 8 and self.session.deliveries.came_again(packet_id, digest):
                         continue
                     self.session.deliveries.processed([packet_id], [digest], 1, new=not flags & 8)
-                got.append((arrived.data[topic : topic + size].decode(), bytes(arrived.data[at : at + length])))
+                got.append(
+                    (arrived.bytes[topic : topic + size].tobytes().decode(), arrived.bytes[at : at + length].tobytes())
+                )
         self.got += got
         return got
 

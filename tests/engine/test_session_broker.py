@@ -50,7 +50,7 @@ class Client:
             select.select([sock], [], [], 0.1)
             for arrived in self.session.read(now):
                 for _, _, at, length, flags, packet_id, digest in arrived.rows.tolist():
-                    payload = bytes(arrived.data[at : at + length])
+                    payload = arrived.bytes[at : at + length].tobytes()
                     if flags & 8 and self.session.deliveries.came_again(packet_id, digest):
                         self.again.append(payload)
                         continue

@@ -1,0 +1,260 @@
+"""From the messages of one read to rows in the tables of their sources.
+
+Most messages are plain: their topic and key are known, they come for the first time, and their payload is an object of numbers.
+Runs of those are routed and decoded by kernels. Every other message goes one by one, in its turn, so that the rows of a source
+stand in the order in which its events came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefn.engine import json_kernels
+from edgefn.engine.decode import MAX_SKEW, fields_of
+from edgefn.engine.deliveries import Deliveries
+from edgefn.engine.frames import FLAGS, HASH, PACKET_ID, PAYLOAD, PAYLOAD_LENGTH, TOPIC, TOPIC_LENGTH
+from edgefn.engine.plan import Plan
+from edgefn.engine.sequences import Sequences, belongs
+from edgefn.engine.session import Arrived
+from edgefn.engine.sources import MAX_TOPICS, Source
+from edgefn.engine.timeline import Timeline
+from edgefn.engine.topic_numbers import UNKNOWN, TopicNumbers
+from edgefn.errors import PayloadError
+from edgefn.metrics import Metrics
+
+RETAIN, QOS, DUP = 1, 6, 8
+
+FEW = 8  # messages that are not worth a run: it costs as much as four of them
+NOT_WANTED, UNNUMBERED = -1, -2
+Sample = Callable[[bytes, PayloadError, bytes], None]
+
+
+class _Feed:
+    """One source as topics see it: the key that each topic's events belong to."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.keys = np.zeros(0, np.int32)  # by topic
+        self.since = np.zeros(0, np.int64)  # by topic: the generation of its key; an older one is somebody else's
+        fields = source.table.fields
+        text = [name.encode() for name in (*fields, "ts")]
+        # A field called ts, or a time that is always text, is left to the general decoder.
+        self.compiled = "ts" not in fields and source.ts in (*json_kernels.UNITS, "arrival")
+        self.unit = json_kernels.UNITS.index(source.ts) if source.ts in json_kernels.UNITS else json_kernels.ARRIVAL
+        self.names = np.frombuffer(b"".join(text), np.uint8).copy()
+        self.name_at = np.cumsum([0, *map(len, text)], dtype=np.int64)
+
+    def key(self, topics: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """The keys of these topics, NOT_WANTED or UNNUMBERED."""
+        keys = self.keys[topics]
+        known = keys >= 0
+        if known.any():
+            known[known] = self.source.keys.generation[keys[known]] != self.since[topics[known]]
+            keys[known] = UNNUMBERED
+        return keys
+
+
+class Ingest:
+    """Takes what a session has read. One for each plan, since its tables are those of the plan's sources."""
+
+    def __init__(
+        self, plan: Plan, metrics: Metrics, sequences: Sequences, timeline: Timeline, driver_topics: bytes, sample: Sample
+    ) -> None:
+        self._plan = plan
+        self._metrics = metrics
+        self._sequences = sequences
+        self._timeline = timeline
+        self._driver_topics = driver_topics
+        self._sample = sample
+        self._status = np.zeros(2, np.int64)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._topics = TopicNumbers()
+        self._feeds = [_Feed(source) for source in self._plan.sources.values()]
+        self._wanted = np.zeros(0, np.bool_)  # by topic: there is a source for it
+        self._alone = np.zeros(0, np.bool_)  # by topic: its messages never go in a run
+        self._of_drivers = np.zeros(0, np.bool_)
+
+    def take(self, arrived: Arrived, deliveries: Deliveries, commit: int, arrival: int) -> bool:
+        """Decodes all messages; `commit` is the number of the next commit, arrival: ns since the epoch.
+
+        Returns whether one of them was durable.
+        """
+        rows = arrived.rows
+        topics = self._number(arrived)
+        flags = rows[:, FLAGS]
+        at, n = 0, len(rows)
+        evicted = -1
+        while at < n:
+            if evicted != (evicted := self._evicted()):
+                # A key that gave way is another's now. Where that happens all the time, runs are not worth looking for.
+                odd = np.flatnonzero(self._odd(topics[at:], flags[at:])) + at if n > FEW else np.arange(n)
+                if 4 * odd.size > n - at:
+                    odd = np.arange(at, n)
+                nth = 0
+            stop = int(odd[nth]) if nth < odd.size else n
+            if stop > at:
+                self._take_run(arrived, at, stop, topics, deliveries, commit, arrival)
+            if stop < n:
+                self._take_one(arrived, stop, int(topics[stop]), deliveries, commit, arrival)
+                nth += 1
+            at = stop + 1
+        return bool((flags & QOS).any())
+
+    def _evicted(self) -> int:
+        return sum(feed.source.keys.evicted for feed in self._feeds)
+
+    def _number(self, arrived: Arrived) -> npt.NDArray[np.int32]:
+        if len(self._topics) >= MAX_TOPICS:
+            self._forget()
+        topics = self._topics.look_up(arrived.bytes, arrived.rows)
+        if unknown := np.flatnonzero(topics == UNKNOWN).tolist():
+            new: dict[bytes, int] = {}
+            for i in unknown:
+                topic = _topic(arrived, i)
+                if (number := new.get(topic)) is None:
+                    number = new[topic] = self._add(topic)
+                topics[i] = number
+        return topics
+
+    def _add(self, topic: bytes) -> int:
+        number = self._topics.add(topic)
+        if number >= self._wanted.size:
+            more = max(64, self._wanted.size)
+            self._wanted, self._alone, self._of_drivers = (
+                np.concatenate([one, np.zeros(more, np.bool_)]) for one in (self._wanted, self._alone, self._of_drivers)
+            )
+            for feed in self._feeds:
+                feed.keys = np.concatenate([feed.keys, np.full(more, NOT_WANTED, np.int32)])
+                feed.since = np.concatenate([feed.since, np.zeros(more, np.int64)])
+        sources = {source.name for source, _ in self._plan.router.route(topic)}
+        self._wanted[number] = bool(sources)
+        self._alone[number] = self._plan.latest.wants(topic)
+        self._of_drivers[number] = topic.startswith(self._driver_topics)
+        for feed in self._feeds:
+            if feed.source.name in sources:
+                feed.keys[number] = UNNUMBERED
+                self._alone[number] |= not feed.compiled
+        return number
+
+    def _odd(self, topics: npt.NDArray[np.int32], flags: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which messages cannot go in a run."""
+        odd: npt.NDArray[np.bool_] = flags & (RETAIN | DUP) != 0
+        odd |= self._alone[topics] | (self._of_drivers[topics] & (flags & QOS != 0))
+        for feed in self._feeds:
+            odd |= feed.key(topics) == UNNUMBERED
+        return odd
+
+    # Many at a time
+
+    def _take_run(
+        self, arrived: Arrived, start: int, stop: int, topics: Any, deliveries: Deliveries, commit: int, arrival: int
+    ) -> None:
+        rows, topics = arrived.rows[start:stop], topics[start:stop]
+        durable = rows[:, FLAGS] & QOS != 0
+        if durable.any():
+            deliveries.processed(rows[durable, PACKET_ID].tolist(), rows[durable, HASH].tolist(), commit)
+        wanted = int(np.count_nonzero(self._wanted[topics]))
+        if wanted < len(rows):
+            self._metrics.count("events.unrouted", len(rows) - wanted)
+        failed: set[int] = set()
+        samples = 0
+        for feed in self._feeds:
+            keys = feed.keys[topics]
+            picked = np.flatnonzero(keys >= 0)
+            if not picked.size:
+                continue
+            samples += self._decode(arrived, feed, picked + start, keys[picked].astype(np.int64), arrival, failed)
+            if durable.any() and durable[picked].any():
+                self._plan.urgent.add(feed.source.name)
+        self._metrics.count("events.in", wanted)
+        self._metrics.count("events.samples", samples)
+
+    def _decode(self, arrived: Arrived, feed: _Feed, picked: Any, keys: Any, arrival: int, failed: set[int]) -> int:
+        """Decodes messages into the table of one source; returns the number of rows."""
+        source, table, status = feed.source, feed.source.table, self._status
+        at = rows = 0
+        while True:
+            table.reserve(picked.size - at)
+            json_kernels.decode(
+                arrived.bytes, arrived.rows, picked, at, keys, feed.names, feed.name_at, feed.unit, arrival,
+                arrival + MAX_SKEW, table.ts, table.key, table.present, table.columns, table.n, status,
+            )  # fmt: skip
+            at, written = int(status[json_kernels.STOPPED]), int(status[json_kernels.WRITTEN])
+            table.n += written
+            rows += written
+            if table.latest and written:
+                self._plan.latest.fill(table, written)
+            if at == picked.size:
+                return rows
+            i = int(picked[at])
+            try:
+                rows += self._plan.add(source, source.keys.labels[keys[at]], fields_of(_payload(arrived, i)), arrival)
+            except PayloadError as error:
+                if i not in failed:
+                    self._fail(arrived, i, error)
+                    failed.add(i)
+            at += 1
+
+    # One by one
+
+    def _take_one(
+        self, arrived: Arrived, i: int, number: int, deliveries: Deliveries, commit: int, arrival: int
+    ) -> None:
+        count, plan = self._metrics.count, self._plan
+        flags, packet_id, digest = (int(arrived.rows[i, word]) for word in (FLAGS, PACKET_ID, HASH))
+        durable, dup, retained = flags & QOS, flags & DUP, bool(flags & RETAIN)
+        if durable and dup and deliveries.came_again(packet_id, digest):
+            count("events.redelivered")
+            return
+        if durable:
+            deliveries.processed([packet_id], [digest], commit, new=not dup)
+        topic = _topic(arrived, i)
+        sources, asked_for = plan.router.route(topic), plan.latest.wants(topic)
+        if not sources and not asked_for:
+            count("events.unrouted")
+            return
+        if retained:
+            count("events.retained")
+        count("events.in")
+        try:
+            fields = fields_of(_payload(arrived, i))
+            if durable and self._of_drivers[number] and self._came_before(fields):
+                count("events.duplicate")
+                return
+            if asked_for:
+                plan.latest.update(topic, fields)
+            for source, label in sources:
+                count("events.samples", plan.add(source, label, fields, arrival, retained=retained))
+                if durable:
+                    plan.urgent.add(source.name)
+        except PayloadError as error:
+            self._fail(arrived, i, error)
+        for feed in self._feeds:
+            label_of = dict((source.name, label) for source, label in sources).get(feed.source.name)
+            if label_of is not None and (key := feed.source.keys.find(label_of)) is not None:
+                feed.keys[number], feed.since[number] = key, feed.source.keys.generation[key]
+
+    def _came_before(self, fields: dict[str, Any]) -> bool:
+        """Whether this is an event of a driver of ours that the broker, or the driver, has sent again."""
+        src, seq, floor = fields.get("src", ""), fields.get("seq", -1), fields.get("seq_floor", 0)
+        return belongs(src, seq, floor) and not self._sequences.take(src, seq, floor)
+
+    def _fail(self, arrived: Arrived, i: int, error: PayloadError) -> None:
+        self._metrics.count("events.failed", reason=error.reason)
+        self._sample(_topic(arrived, i), error, _payload(arrived, i)[:64])
+
+
+def _topic(arrived: Arrived, i: int) -> bytes:
+    at = int(arrived.rows[i, TOPIC])
+    return arrived.bytes[at : at + int(arrived.rows[i, TOPIC_LENGTH])].tobytes()
+
+
+def _payload(arrived: Arrived, i: int) -> bytes:
+    at = int(arrived.rows[i, PAYLOAD])
+    return arrived.bytes[at : at + int(arrived.rows[i, PAYLOAD_LENGTH])].tobytes()

@@ -1,0 +1,174 @@
+"""Messages become rows in the order in which they came, whichever way each of them goes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgefn.engine import frames, ingest
+from edgefn.engine.deliveries import Deliveries
+from edgefn.engine.ingest import Ingest
+from edgefn.engine.plan import Plan
+from edgefn.engine.sequences import Sequences
+from edgefn.engine.session import Arrived
+from edgefn.engine.sources import Source
+from edgefn.manifest import Manifest
+from edgefn.metrics import Metrics
+from tests.engine.harness import compiled
+
+NOW = 1_800_000_000 * 10**9
+
+SOURCE = """
+from edgefn import filter, latest
+
+@filter("m/{room}/x")
+def one(a, b=0.0):
+    return True
+
+@filter("m/#")
+def two(a, wanted=latest("set/point", default=1.0)):
+    return True
+"""
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return compiled(tmp_path_factory.mktemp("handlers"), "both", SOURCE)
+
+
+class Rig:
+    """A plan with the ingest under test."""
+
+    def __init__(self, manifest: Manifest, keys: int | None = None) -> None:
+        self.metrics = Metrics()
+        self.plan = Plan([manifest], self.metrics)
+        if keys is not None:
+            for source in self.plan.sources.values():
+                source.keys._limit = keys
+        self.deliveries = Deliveries()
+        self.failed: list[tuple[bytes, str, bytes]] = []
+        self.ingest = Ingest(
+            self.plan,
+            self.metrics,
+            Sequences(self.metrics),
+            b"m/driver/",
+            lambda topic, error, sample: self.failed.append((topic, error.reason, sample)),
+        )
+
+    def take(self, *messages: tuple[bytes, bytes, int]) -> bool:
+        return self.ingest.take(arrived(messages), self.deliveries, 1, NOW)
+
+    def rows(self, name: str) -> list[tuple[str, dict[str, float]]]:
+        """What waits in the table of a source: label, and the values that are there."""
+        source: Source = self.plan.sources[name]
+        table = source.table
+        return [
+            (
+                source.keys.labels[table.key[i]],
+                {
+                    field: float(table.columns[c, i])
+                    for c, field in enumerate(table.fields)
+                    if table.present[i] >> c & 1
+                },
+            )
+            for i in range(table.n)
+        ]
+
+
+def arrived(messages: tuple[tuple[bytes, bytes, int], ...]) -> Arrived:
+    """(topic, payload, flags) as the scanner describes them; packet ids are 1, 2, 3 …"""
+    data, rows = b"", []
+    for number, (topic, payload, flags) in enumerate(messages, start=1):
+        at = len(data)
+        data += topic + payload
+        rows.append([at, len(topic), at + len(topic), len(payload), flags, number if flags & 6 else 0, hash(payload)])
+    return Arrived(
+        np.frombuffer(data or b"\0", np.uint8).copy(), np.array(rows, np.int64).reshape(len(rows), frames.WORDS)
+    )
+
+
+TOPICS = [b"m/a/x", b"m/b/x", b"m/c", b"other", b"set/point", b"m/\xff", b"m/driver/x", b""]
+PAYLOADS = [
+    b'{"a":1}', b'{"a":2.5,"b":3}', b'{"b":4}', b'{"a":"text"}', b'{"a":[1,2,3]}', b"7", b"{", b"", b'{"value":3}',
+    b'{"a":1,"src":"d","seq":1}', b'{"a":1,"src":"d","seq":1}', b'{"a":1e400}', b"\x81\xa1a\x05",
+]  # fmt: skip
+FLAGS = [0, 0, 0, 1, 2, 2, 10]
+ANY = st.tuples(st.sampled_from(TOPICS), st.sampled_from(PAYLOADS), st.sampled_from(FLAGS))
+PLAIN = st.tuples(st.sampled_from(TOPICS[:4]), st.sampled_from(PAYLOADS[:6]), st.sampled_from([0, 2]))
+MESSAGES = st.lists(st.one_of(PLAIN, PLAIN, PLAIN, PLAIN, PLAIN, ANY), max_size=60)
+
+
+@given(batches=st.lists(MESSAGES, max_size=3), keys=st.sampled_from([1, 2, 100]))
+@settings(max_examples=150, deadline=None)
+def test_runs_and_single_messages_come_to_the_same(
+    manifest: Manifest, batches: list[list[tuple[bytes, bytes, int]]], keys: int
+) -> None:
+    whole, single = Rig(manifest, keys), Rig(manifest, keys)
+    for batch in batches:
+        got = whole.take(*batch)
+        # One at a time is below FEW: every message goes the general way.
+        one_by_one = [
+            single.ingest.take(_only(arrived(tuple(batch)), i), single.deliveries, 1, NOW) for i in range(len(batch))
+        ]
+        assert got == any(one_by_one)
+    assert {name: whole.rows(name) for name in whole.plan.sources} == {
+        name: single.rows(name) for name in single.plan.sources
+    }
+    assert whole.metrics.counters == single.metrics.counters
+    assert whole.failed == single.failed
+    assert whole.plan.urgent == single.plan.urgent
+    assert [list(one) for one in whole.deliveries._entries()] == [list(one) for one in single.deliveries._entries()]
+
+
+def _only(all_: Arrived, i: int) -> Arrived:
+    return Arrived(all_.bytes, all_.rows[i : i + 1])
+
+
+def test_runs_are_really_taken(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(manifest)
+    rig.take(*[(b"m/a/x", b'{"a":1}', 0)] * 20)
+    singles: list[int] = []
+    take_one = rig.ingest._take_one
+    monkeypatch.setattr(rig.ingest, "_take_one", lambda *args: (singles.append(args[1]), take_one(*args)))
+    rig.take(*[(b"m/a/x", b'{"a":%d}' % i, 0) for i in range(20)])
+    assert singles == []
+    assert [values["a"] for _, values in rig.rows("m/{room}/x")[-20:]] == list(map(float, range(20)))
+
+
+def test_a_latest_value_holds_for_the_events_after_it(manifest: Manifest) -> None:
+    rig = Rig(manifest)
+    event = (b"m/c", b'{"a":1}', 0)
+    rig.take(event, *[event] * 10, (b"set/point", b'{"value":5}', 0), *[event] * 10)
+    wanted = [values["latest set/point value"] for _, values in rig.rows("m/#")[1:] if len(values) == 2]
+    assert wanted == [5.0] * 10
+
+
+def test_more_topics_than_are_remembered_begin_anew(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "MAX_TOPICS", 30)
+    rig = Rig(manifest)
+    for turn in range(5):
+        rig.take(*[(b"m/%d" % (i + 20 * turn), json.dumps({"a": i}).encode(), 0) for i in range(20)])
+    assert [values["a"] for _, values in rig.rows("m/#")] == [float(i) for _ in range(5) for i in range(20)]
+    assert len(rig.ingest._topics) <= 50
+
+
+def test_topics_that_share_a_slot_are_told_apart(manifest: Manifest) -> None:
+    rig = Rig(manifest)
+    names = [b"m/%d" % i for i in range(3000)]
+    for _ in range(2):
+        rig.take(*[(name, b'{"a":%s}' % name[2:], 0) for name in names])
+    assert all(label.encode()[2:] == b"%d" % values["a"] for label, values in rig.rows("m/#"))
+
+
+def test_a_run_of_durable_events_makes_its_source_urgent(manifest: Manifest) -> None:
+    rig = Rig(manifest)
+    rig.take((b"m/a/x", b'{"a":1}', 0))
+    assert not rig.take(*[(b"m/a/x", b'{"a":1}', 0)] * 20)
+    assert rig.plan.urgent == set()
+    assert rig.take(*[(b"m/a/x", b'{"a":1}', 2)] * 20)
+    assert rig.plan.urgent == {"m/{room}/x", "m/#"}
+    assert rig.deliveries.unacknowledged == 20
