@@ -57,6 +57,12 @@ class _Feed:
             keys[known] = UNNUMBERED
         return keys
 
+    def note(self, topic: int, label: str) -> None:
+        """The key of a topic's label, where it has one by now."""
+        keys = self.source.keys
+        if (key := keys.find(label)) is not None:
+            self.keys[topic], self.since[topic] = key, keys.generation[key]
+
 
 class Ingest:
     """Takes what a session has read. One for each plan, since its tables are those of the plan's sources."""
@@ -76,6 +82,7 @@ class Ingest:
     def _forget(self) -> None:
         self._topics = TopicNumbers()
         self._feeds = [_Feed(source) for source in self._plan.sources.values()]
+        self._by_name = {feed.source.name: feed for feed in self._feeds}
         self._wanted = np.zeros(0, np.bool_)  # by topic: there is a source for it
         self._alone = np.zeros(0, np.bool_)  # by topic: its messages never go in a run
         self._of_drivers = np.zeros(0, np.bool_)
@@ -207,7 +214,7 @@ class Ingest:
         self, arrived: Arrived, i: int, number: int, deliveries: Deliveries, commit: int, arrival: int
     ) -> None:
         count, plan = self._metrics.count, self._plan
-        flags, packet_id, digest = (int(arrived.rows[i, word]) for word in (FLAGS, PACKET_ID, HASH))
+        _, _, _, _, flags, packet_id, digest = arrived.rows[i].tolist()
         durable, dup, retained = flags & QOS, flags & DUP, bool(flags & RETAIN)
         if durable and dup and deliveries.came_again(packet_id, digest):
             count("events.redelivered")
@@ -235,10 +242,8 @@ class Ingest:
                     plan.urgent.add(source.name)
         except PayloadError as error:
             self._fail(arrived, i, error)
-        for feed in self._feeds:
-            label_of = dict((source.name, label) for source, label in sources).get(feed.source.name)
-            if label_of is not None and (key := feed.source.keys.find(label_of)) is not None:
-                feed.keys[number], feed.since[number] = key, feed.source.keys.generation[key]
+        for source, label in sources:
+            self._by_name[source.name].note(number, label)
 
     def _came_before(self, fields: dict[str, Any]) -> bool:
         """Whether this is an event of a driver of ours that the broker, or the driver, has sent again."""
@@ -251,10 +256,10 @@ class Ingest:
 
 
 def _topic(arrived: Arrived, i: int) -> bytes:
-    at = int(arrived.rows[i, TOPIC])
-    return arrived.bytes[at : at + int(arrived.rows[i, TOPIC_LENGTH])].tobytes()
+    at, length = arrived.rows[i, TOPIC : TOPIC_LENGTH + 1].tolist()
+    return arrived.bytes[at : at + length].tobytes()
 
 
 def _payload(arrived: Arrived, i: int) -> bytes:
-    at = int(arrived.rows[i, PAYLOAD])
-    return arrived.bytes[at : at + int(arrived.rows[i, PAYLOAD_LENGTH])].tobytes()
+    at, length = arrived.rows[i, PAYLOAD : PAYLOAD_LENGTH + 1].tolist()
+    return arrived.bytes[at : at + length].tobytes()
