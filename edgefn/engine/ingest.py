@@ -68,7 +68,13 @@ class Ingest:
     """Takes what a session has read. One for each plan, since its tables are those of the plan's sources."""
 
     def __init__(
-        self, plan: Plan, metrics: Metrics, sequences: Sequences, timeline: Timeline, driver_topics: bytes, sample: Sample
+        self,
+        plan: Plan,
+        metrics: Metrics,
+        sequences: Sequences,
+        timeline: Timeline,
+        driver_topics: bytes,
+        sample: Sample,
     ) -> None:
         self._plan = plan
         self._metrics = metrics
@@ -87,11 +93,12 @@ class Ingest:
         self._alone = np.zeros(0, np.bool_)  # by topic: its messages never go in a run
         self._of_drivers = np.zeros(0, np.bool_)
 
-    def take(self, arrived: Arrived, deliveries: Deliveries, commit: int, arrival: int) -> bool:
-        """Decodes all messages; `commit` is the number of the next commit, arrival: ns since the epoch.
+    def take(self, arrived: Arrived, deliveries: Deliveries, commit: int, now: int) -> bool:
+        """Decodes all messages; `commit` is the number of the next commit, now: monotonic ns.
 
         Returns whether one of them was durable.
         """
+        arrival = self._timeline.arrival()
         rows = arrived.rows
         topics = self._number(arrived)
         flags = rows[:, FLAGS]
@@ -108,7 +115,7 @@ class Ingest:
             if stop > at:
                 self._take_run(arrived, at, stop, topics, deliveries, commit, arrival)
             if stop < n:
-                self._take_one(arrived, stop, int(topics[stop]), deliveries, commit, arrival)
+                self._take_one(arrived, stop, int(topics[stop]), deliveries, commit, arrival, now)
                 nth += 1
             at = stop + 1
         return bool((flags & QOS).any())
@@ -152,7 +159,7 @@ class Ingest:
     def _odd(self, topics: npt.NDArray[np.int32], flags: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which messages cannot go in a run."""
         odd: npt.NDArray[np.bool_] = flags & (RETAIN | DUP) != 0
-        odd |= self._alone[topics] | (self._of_drivers[topics] & (flags & QOS != 0))
+        odd |= self._alone[topics] | self._of_drivers[topics]
         for feed in self._feeds:
             odd |= feed.key(topics) == UNNUMBERED
         return odd
@@ -185,16 +192,19 @@ class Ingest:
     def _decode(self, arrived: Arrived, feed: _Feed, picked: Any, keys: Any, arrival: int, failed: set[int]) -> int:
         """Decodes messages into the table of one source; returns the number of rows."""
         source, table, status = feed.source, feed.source.table, self._status
+        by_gateway = np.zeros(picked.size, np.uint8)
         at = rows = 0
         while True:
             table.reserve(picked.size - at)
+            first = at
             json_kernels.decode(
                 arrived.bytes, arrived.rows, picked, at, keys, feed.names, feed.name_at, feed.unit, arrival,
-                arrival + MAX_SKEW, table.ts, table.key, table.present, table.columns, table.n, status,
+                arrival + MAX_SKEW, table.ts, table.key, table.present, table.columns, by_gateway, table.n, status,
             )  # fmt: skip
             at, written = int(status[json_kernels.STOPPED]), int(status[json_kernels.WRITTEN])
             table.n += written
             rows += written
+            source.keys.note_clocks(keys[first:at], by_gateway[first:at])
             if table.latest and written:
                 self._plan.latest.fill(table, written)
             if at == picked.size:
@@ -211,7 +221,7 @@ class Ingest:
     # One by one
 
     def _take_one(
-        self, arrived: Arrived, i: int, number: int, deliveries: Deliveries, commit: int, arrival: int
+        self, arrived: Arrived, i: int, number: int, deliveries: Deliveries, commit: int, arrival: int, now: int
     ) -> None:
         count, plan = self._metrics.count, self._plan
         _, _, _, _, flags, packet_id, digest = arrived.rows[i].tolist()
@@ -231,13 +241,16 @@ class Ingest:
         count("events.in")
         try:
             fields = fields_of(_payload(arrived, i))
-            if durable and self._of_drivers[number] and self._came_before(fields):
+            is_own = bool(self._of_drivers[number])
+            if is_own and durable and self._came_before(fields):
                 count("events.duplicate")
                 return
+            if is_own:
+                self._timeline.put_right(fields, now)
             if asked_for:
                 plan.latest.update(topic, fields)
             for source, label in sources:
-                count("events.samples", plan.add(source, label, fields, arrival, retained=retained))
+                count("events.samples", plan.add(source, label, fields, arrival, retained=retained, by_gateway=is_own))
                 if durable:
                     plan.urgent.add(source.name)
         except PayloadError as error:

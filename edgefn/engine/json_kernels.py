@@ -376,18 +376,18 @@ def _find(data: Any, at: int, length: int, names: Any, name_at: Any, hint: int) 
 @compiled(
     types.void(
         _bytes, types.int64[:, ::1], _ints, types.int64, _ints, _bytes, _ints, types.int64, types.int64, types.int64,
-        _ints, types.int32[::1], _ints, types.float64[:, ::1], types.int64, _ints,
+        _ints, types.int32[::1], _ints, types.float64[:, ::1], _bytes, types.int64, _ints,
     )
 )  # fmt: skip
 def decode(
     data: Any, rows: Any, picked: Any, start: int, key: Any, names: Any, name_at: Any, unit: int, arrival: int, latest: int,
-    ts: Any, keys: Any, present: Any, columns: Any, row: int, status: Any,
+    ts: Any, keys: Any, present: Any, columns: Any, by_gateway: Any, row: int, status: Any,
 ) -> None:  # fmt: skip
     """Writes the payloads of messages picked[start:] into a table from `row` on, up to the first uncertain one.
 
     rows: what `frames.scan` wrote; key: the key of each of `picked`; names: the columns' names in a row and `ts` behind them,
-    from name_at[i] to name_at[i + 1]; unit: index in UNITS, or ARRIVAL; latest: the newest time that is believed. The table
-    has room for all of picked[start:].
+    from name_at[i] to name_at[i + 1]; unit: index in UNITS, or ARRIVAL; latest: the newest time that is believed;
+    by_gateway: written 1 for each of `picked` that gets its time of arrival. The table has room for all of picked[start:].
     """
     number, value = np.zeros(3, np.int64), np.zeros(1)
     n_columns = name_at.size - 2
@@ -400,6 +400,7 @@ def decode(
         if at >= end:
             break
         has, seen, when = np.int64(0), np.int64(0), arrival
+        timed = False
         certain = False
         if data[at] == 45 or 48 <= data[at] <= 57:  # a bare number
             at = _number(data, at, end, number, value)
@@ -455,6 +456,7 @@ def decode(
                             when = _nanoseconds(unit, number, value[0])
                             if when == UNCERTAIN or when > latest:
                                 break
+                            timed = True
                     elif byte == 34 and which < 0:
                         at = _skip_string(data, at + 1, end)
                     elif (byte == 123 or byte == 91) and which < 0:
@@ -482,6 +484,7 @@ def decode(
         ts[row] = when
         keys[row] = key[i]
         present[row] = has
+        by_gateway[i] = not timed
         row += 1
         i += 1
     status[STOPPED] = i

@@ -16,6 +16,7 @@ from edgefn.engine.plan import Plan
 from edgefn.engine.sequences import Sequences
 from edgefn.engine.session import Arrived
 from edgefn.engine.sources import Source
+from edgefn.engine.timeline import Timeline
 from edgefn.manifest import Manifest
 from edgefn.metrics import Metrics
 from tests.engine.harness import compiled
@@ -40,6 +41,17 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return compiled(tmp_path_factory.mktemp("handlers"), "both", SOURCE)
 
 
+class Clock:
+    offset = NOW
+
+
+class Standing(Timeline):
+    """Time stands still, so that each of two ways takes the same."""
+
+    def arrival(self) -> int:
+        return NOW
+
+
 class Rig:
     """A plan with the ingest under test."""
 
@@ -55,12 +67,13 @@ class Rig:
             self.plan,
             self.metrics,
             Sequences(self.metrics),
+            Standing(Clock()),
             b"m/driver/",
             lambda topic, error, sample: self.failed.append((topic, error.reason, sample)),
         )
 
     def take(self, *messages: tuple[bytes, bytes, int]) -> bool:
-        return self.ingest.take(arrived(messages), self.deliveries, 1, NOW)
+        return self.ingest.take(arrived(messages), self.deliveries, 1, 0)
 
     def rows(self, name: str) -> list[tuple[str, dict[str, float]]]:
         """What waits in the table of a source: label, and the values that are there."""
@@ -94,7 +107,7 @@ def arrived(messages: tuple[tuple[bytes, bytes, int], ...]) -> Arrived:
 TOPICS = [b"m/a/x", b"m/b/x", b"m/c", b"other", b"set/point", b"m/\xff", b"m/driver/x", b""]
 PAYLOADS = [
     b'{"a":1}', b'{"a":2.5,"b":3}', b'{"b":4}', b'{"a":"text"}', b'{"a":[1,2,3]}', b"7", b"{", b"", b'{"value":3}',
-    b'{"a":1,"src":"d","seq":1}', b'{"a":1,"src":"d","seq":1}', b'{"a":1e400}', b"\x81\xa1a\x05",
+    b'{"a":1,"ts":1799999999}', b'{"a":1,"src":"d","seq":1}', b'{"a":1,"src":"d","seq":1}', b'{"a":1e400}', b"\x81\xa1a\x05",
 ]  # fmt: skip
 FLAGS = [0, 0, 0, 1, 2, 2, 10]
 ANY = st.tuples(st.sampled_from(TOPICS), st.sampled_from(PAYLOADS), st.sampled_from(FLAGS))
@@ -112,7 +125,7 @@ def test_runs_and_single_messages_come_to_the_same(
         got = whole.take(*batch)
         # One at a time is below FEW: every message goes the general way.
         one_by_one = [
-            single.ingest.take(_only(arrived(tuple(batch)), i), single.deliveries, 1, NOW) for i in range(len(batch))
+            single.ingest.take(_only(arrived(tuple(batch)), i), single.deliveries, 1, 0) for i in range(len(batch))
         ]
         assert got == any(one_by_one)
     assert {name: whole.rows(name) for name in whole.plan.sources} == {
@@ -121,6 +134,8 @@ def test_runs_and_single_messages_come_to_the_same(
     assert whole.metrics.counters == single.metrics.counters
     assert whole.failed == single.failed
     assert whole.plan.urgent == single.plan.urgent
+    for name, source in whole.plan.sources.items():
+        assert source.keys.by_gateway == single.plan.sources[name].keys.by_gateway
     assert [list(one) for one in whole.deliveries._entries()] == [list(one) for one in single.deliveries._entries()]
 
 

@@ -42,7 +42,7 @@ def quick(payload: bytes, unit: str = "auto", fields: list[str] = FIELDS) -> Row
     table, status = feed.source.table, np.zeros(2, np.int64)
     kernels.decode(
         data, rows, np.zeros(1, np.int64), 0, np.zeros(1, np.int64), feed.names, feed.name_at, feed.unit, NOW,
-        NOW + MAX_SKEW, table.ts, table.key, table.present, table.columns, 0, status,
+        NOW + MAX_SKEW, table.ts, table.key, table.present, table.columns, np.zeros(1, np.uint8), 0, status,
     )  # fmt: skip
     assert status.tolist() in ([0, 0], [1, 1])
     return row_of(table) if status[0] else None
