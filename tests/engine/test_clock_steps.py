@@ -73,7 +73,7 @@ class Fed(Session):
     def read(self, now: int) -> Iterator[Arrived]:
         for topic, payload, packet_id, dup in self.__dict__.pop("fed", []):
             row = [0, len(topic), len(topic), len(payload), 2 | dup << 3, packet_id, hash((topic, payload)) >> 1]
-            yield Arrived(bytearray(topic + payload), np.array([row], np.int64))
+            yield Arrived(np.frombuffer(bytearray(topic + payload), np.uint8), np.array([row], np.int64))
 
 
 class Running:
