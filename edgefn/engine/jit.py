@@ -12,3 +12,7 @@ def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """Without bounds checks, which cost a third here: these loops are tested against plain references instead."""
     jit: Callable[[Callable[..., Any]], Any] = numba.njit(signature, cache=True, error_model="numpy", nogil=True)
     return jit
+
+
+# Part of whatever calls it: a call with arrays as arguments costs more than most small functions do.
+inlined: Callable[[Callable[..., Any]], Any] = numba.njit(cache=True, error_model="numpy", nogil=True, forceinline=True)
