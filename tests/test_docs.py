@@ -183,3 +183,20 @@ def test_readme_and_architecture_show_the_same_picture():
         return next(block for block in page.split("\n\n") if "──MQTT──►" in block)
 
     assert picture(text("README.md")) == picture(text("docs/architecture.md"))
+
+
+def test_every_guarantee_names_a_test_that_exists_and_every_fault_is_among_them():
+    page = set(re.findall(r"`(test_\w+)`", text("docs/guarantees.md")))
+    there, faults = set(), set()
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        names = set(re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.M))
+        there |= names
+        if file.parent.name == "faults":
+            faults |= names
+    assert page - there == set()
+    of_the_load_itself = {
+        "test_every_event_that_the_filter_lets_pass_is_in_one_window",
+        "test_the_load_is_out_of_order_but_never_late",
+        "test_the_engine_is_no_larger_after_a_million_events",
+    }
+    assert faults - page - of_the_load_itself == set()
