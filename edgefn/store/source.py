@@ -37,12 +37,12 @@ class Source:
     def __enter__(self) -> Source:
         try:
             self._db = self._connect()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not (self._mend and schema.is_damage(error) and self._rebuild_beginning()):
                 raise StoreError(f"{self.path}: nothing of it can be read as a store: {error}") from error
             try:
                 self._db = self._connect()
-            except sqlite3.DatabaseError as again:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as again:
                 raise StoreError(f"{self.path}: nothing of it can be read as a store: {again}") from again
         return self
 
