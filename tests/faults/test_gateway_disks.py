@@ -198,6 +198,7 @@ def fill(file: Path, disk: Path) -> None:
     assert shutil.disk_usage(disk).free == 0
 
 
+@pytest.mark.skipif(not LONG, reason="takes a minute: make faults")
 async def test_a_power_cut_takes_nothing_that_the_engine_had_acknowledged(
     tmp_path: Path, state: Path, local: PrivateBroker, cloud_broker: PrivateBroker
 ) -> None:
