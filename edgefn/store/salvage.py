@@ -164,7 +164,7 @@ class _Salvage:
         if not first:
             return
         for name, value in self.source.small("meta", ["name", "value"]):
-            if name.startswith(_NOTE):
+            if isinstance(name, str) and name.startswith(_NOTE):
                 self.db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
         for id_, uplink, reason, n in self.source.small("dropped", ["stream", "uplink", "reason", "n"]):
             here = self.streams.get(id_)

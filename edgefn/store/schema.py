@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import cache
 from pathlib import Path
 
 from edgefn.errors import StoreError
@@ -134,6 +135,11 @@ def damage(finding: str) -> sqlite3.DatabaseError:
     return error
 
 
+def unreadable() -> sqlite3.DatabaseError:
+    """For the UnicodeDecodeError that Python raises where SQLite's message quotes what it could not parse."""
+    return damage("the list of its tables cannot be read")
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Opens the file and makes it ready; the calling thread is the only one that may use the connection.
 
@@ -158,6 +164,11 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA cache_size = -2000")
         db.execute("PRAGMA temp_store = MEMORY")
         _migrate(db)
+        if columns(db) != _fresh(PAGE_SIZES[0])[1]:
+            raise damage("the list of its tables is not that of a store")
+    except UnicodeDecodeError as error:
+        db.close()
+        raise unreadable() from error
     except BaseException:
         db.close()
         raise
@@ -189,15 +200,33 @@ def too_new(path: Path, version: int) -> str:
 
 def beginning(size: int) -> tuple[dict[int, bytes], list[int]]:
     """The pages of a fresh store that say where its tables begin, by number, and the pages on which they begin."""
+    data, _, roots = _fresh(size)
+    return {number: data[(number - 1) * size : number * size] for number in (1, *_children(data[:size]))}, roots
+
+
+def columns(db: sqlite3.Connection) -> dict[str, list[str]]:
+    """The names of the columns of each table: a flipped bit in one is seen by no check of SQLite's."""
+    tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    return {table: [row[1] for row in db.execute("SELECT * FROM pragma_table_info(?)", (table,))] for table in tables}
+
+
+def is_foreign(found: dict[str, list[str]]) -> bool:
+    """Whether there is a table or a column that no version has."""
+    known = _fresh(PAGE_SIZES[0])[1]
+    return any(not set(names) <= set(known.get(table, ())) for table, names in found.items())
+
+
+@cache
+def _fresh(size: int) -> tuple[bytes, dict[str, list[str]], list[int]]:
+    """A fresh store with pages of that size: its content, its columns, and the pages on which its tables begin."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     try:
         db.execute(f"PRAGMA page_size = {size}")
         _migrate(db)
         roots = [row[0] for row in db.execute("SELECT rootpage FROM sqlite_master WHERE rootpage > 0")]
-        data = db.serialize()
+        return db.serialize(), columns(db), roots
     finally:
         db.close()
-    return {number: data[(number - 1) * size : number * size] for number in (1, *_children(data[:size]))}, roots
 
 
 def _children(page: bytes) -> list[int]:

@@ -65,10 +65,12 @@ class Source:
             db.execute("PRAGMA cache_size = -2000")
             db.execute("PRAGMA writable_schema = ON")  # or SQLite refuses all of a file that ends too early
             schema.check_ours(db, self.path)
-            self._columns = {
-                table: [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
-                for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
+            self._columns = schema.columns(db)
+            if schema.is_foreign(self._columns):
+                raise schema.damage("the list of its tables is damaged")
+        except UnicodeDecodeError as error:
+            db.close()
+            raise schema.unreadable() from error
         except BaseException:
             db.close()
             raise
@@ -170,25 +172,36 @@ class Source:
         they were are kept beside it.
         """
         kept = self.path.with_name(self.path.name + ".page1")
-        for page_size in schema.PAGE_SIZES:
-            pages, roots = schema.beginning(page_size)
-            if not self._begins_like(roots, page_size):
-                continue
-            page = bytearray(pages[1])
-            page[18:20] = b"\2\2" if wal_path(self.path).exists() else b"\1\1"
-            page[28:32] = (self.path.stat().st_size // page_size).to_bytes(4, "big")
-            page[32:40] = bytes(8)  # no list of free pages: what it said is lost
-            page[92:96] = page[24:28]
-            with self.path.open("r+b") as file:
-                if not kept.exists():
-                    kept.write_bytes(file.read(max(pages) * page_size))
-                    sync_folder(self.path.parent)
-                for number, data in {**pages, 1: bytes(page)}.items():
-                    os.pwrite(file.fileno(), data, (number - 1) * page_size)
-                os.fsync(file.fileno())
-            log.warning("%s: its first page cannot be read and is replaced; it is kept as %s", self.path, kept.name)
-            return True
-        return False
+        page_size = self._page_size()
+        pages, roots = schema.beginning(page_size)
+        if not self._begins_like(roots, page_size):
+            return False
+        page = bytearray(pages[1])
+        page[18:20] = b"\2\2" if wal_path(self.path).exists() else b"\1\1"
+        page[28:32] = (self.path.stat().st_size // page_size).to_bytes(4, "big")
+        page[32:40] = bytes(8)  # no list of free pages: what it said is lost
+        page[92:96] = page[24:28]
+        with self.path.open("r+b") as file:
+            if not kept.exists():
+                kept.write_bytes(file.read(max(pages) * page_size))
+                sync_folder(self.path.parent)
+            for number, data in {**pages, 1: bytes(page)}.items():
+                os.pwrite(file.fileno(), data, (number - 1) * page_size)
+            os.fsync(file.fileno())
+        log.warning("%s: its first page cannot be read and is replaced; it is kept as %s", self.path, kept.name)
+        return True
+
+    def _page_size(self) -> int:
+        """As the header says, or where that is unreadable, as the pages do: small ones begin where large ones do not."""
+        small, large = schema.PAGE_SIZES
+        with self.path.open("rb") as file:
+            header = file.read(18)
+            stated = int.from_bytes(header[16:], "big")
+            if header.startswith(b"SQLite format 3\0") and stated in schema.PAGE_SIZES:
+                return stated
+            between = [at for at in range(small, min(self.path.stat().st_size, 1 << 20), small) if at % large]
+            begins = [os.pread(file.fileno(), 1, at)[0] in _TREE for at in between]
+        return small if 8 * sum(begins) > len(begins) else large  # of random bytes 1 in 64 looks like a page
 
     def _begins_like(self, roots: Sequence[int], page_size: int) -> bool:
         """Whether most tables begin where they do in a fresh store with pages of this size."""
