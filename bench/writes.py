@@ -47,6 +47,8 @@ def _measure(seconds: float, commit_interval: str) -> tuple[float | None, str]:
         elapsed = time.monotonic() - started
         after = proc.io(rig.gateway)
         made = (rig.summaries["ten"] - summaries) / elapsed
+        if not made:
+            raise RuntimeError(f"no summary came; the end of the log:\n{rig.log[-2000:]}")
     if not after["write_bytes"]:
         return None, "this file system does not count what it writes"
     written = (after["write_bytes"] - before["write_bytes"]) / elapsed

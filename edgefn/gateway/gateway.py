@@ -289,6 +289,7 @@ class Gateway:
         if interval != self._interval:
             self._interval = interval
             self.engine.send({"type": "interval", "interval": interval})
+        self.uplinks.expect_commits(interval / NS)
         self.metrics.gauge("store.written_bytes", written)
         self.metrics.gauge("engine.commit_interval_s", interval / NS)
 

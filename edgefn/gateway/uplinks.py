@@ -84,6 +84,11 @@ class Uplinks:
             for name, uplink in self._uplinks.items():
                 tasks.create_task(uplink.run(), name=f"uplink {name}")
 
+    def expect_commits(self, interval: float) -> None:
+        """The engine commits each `interval` seconds: acknowledgements wait to go along."""
+        for uplink in self._uplinks.values():
+            uplink.commit_interval = interval
+
     def kick(self) -> None:
         """New items were committed."""
         for uplink in self._uplinks.values():

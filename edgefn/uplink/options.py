@@ -25,8 +25,9 @@ class UplinkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 256  # items
     batch_bytes: Annotated[int, msgspec.Meta(ge=1)] = 1 << 20  # of payload; what one batch may take of the memory
     batch_age_ms: Annotated[int, msgspec.Meta(ge=0)] = 200  # how long a first item waits for others
-    # How long an acknowledgement waits for a commit to go along with while there is no backlog. A power cut in that
-    # time sends the batch again; a transaction of its own each second cost 1 GB of writes a day.
+    # How long an acknowledgement waits for a commit to go along with while there is no backlog; for two commits at
+    # least, where they are further apart. A power cut in that time sends the batch again; a transaction of its own each
+    # second cost 1 GB of writes a day.
     patience_s: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     backoff_s: Annotated[float, msgspec.Meta(gt=0)] = 0.5
     backoff_cap_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0

@@ -76,6 +76,7 @@ class Uplink:
         self._last_error = ""
         self._last_sent: int | None = None
         self._next_try: int | None = None
+        self.commit_interval = 0.0  # seconds between two commits, which acknowledgements go along with
 
     def kick(self) -> None:
         """New items were committed."""
@@ -253,7 +254,7 @@ class Uplink:
         self._lanes.passed(batch, self._live)
         self._note(batch, refusals)
         # With a backlog the next batch must not wait for a commit, except where it has to wait anyway.
-        patience = self._options.patience_s
+        patience = max(self._options.patience_s, 2 * self.commit_interval)
         await self._settle(min(patience, self._tariff.wait()) if self._more else patience)
         # Only now: a broker that takes connections and nothing else is no reason to hurry.
         self._failures = 0

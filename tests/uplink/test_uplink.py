@@ -452,3 +452,19 @@ async def test_over_mqtt_with_the_wire_cut_again_and_again_nothing_is_lost_and_n
             sending.cancel()
             await asyncio.wait({sending})
     assert consumer.repeated > 0
+
+
+async def test_acknowledgements_wait_for_commits_that_are_far_apart(path: Path) -> None:
+    async with running(path, patience_s=2) as one:
+        patience = []
+        acknowledge = one.store.acknowledge
+
+        async def acknowledged(*arguments: Any, **options: Any) -> None:
+            patience.append(options["patience"])
+            await acknowledge(*arguments, **{**options, "patience": 0.0})
+
+        one.store.acknowledge = acknowledged  # type: ignore[method-assign]
+        one.uplink.commit_interval = 10.0
+        await one.commit("a")
+        await one.empty()
+        assert patience == [20.0]
