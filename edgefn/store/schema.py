@@ -10,7 +10,7 @@ from edgefn.errors import StoreError
 from edgefn.store.files import hand_over
 
 # Of stores that begin now, and of those that began with 4 kB: they keep it. A commit changes a few rows on each of some
-# pages and writes whole pages: see decision 18.
+# pages and writes whole pages: see decision 17.
 PAGE_SIZES = (1024, 4096)
 # Of the write-ahead log, before what it holds is copied into the file: a page that changes often is copied once.
 LOG_SIZE = 4 << 20
