@@ -157,7 +157,8 @@ class _Salvage:
             if id_ > 0 and all(isinstance(n, int) for n in account) and 0 <= account[1] < account[0]:
                 self.accounts[id_] = (account[0], account[1], account[2])
         for id_, epoch, name in self.source.small("stream", ["id", "epoch", "name"]):
-            self.streams[id_] = self._stream(id_, epoch, name)
+            if isinstance(epoch, str) and isinstance(name, str):
+                self.streams[id_] = self._stream(id_, epoch, name)
         self.report.counted = bool(self.accounts)
         self._map_uplinks()
         self._map_eras()

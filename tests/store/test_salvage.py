@@ -479,3 +479,15 @@ async def test_damage_on_a_disk_that_takes_no_writes_is_a_failing_disk(
         monkeypatch.setattr(asides, "accuse", lambda *_: False)
         with pytest.raises(StoreDiskError, match=r"disk I/O error .*malformed"):
             await everything(store)
+
+
+@pytest.mark.parametrize("byte", [b"x", b"\x80"])
+async def test_a_spoilt_name_of_a_column_is_damage_though_sqlite_finds_none(path: Path, byte: bytes) -> None:
+    before = await filled(path)
+    content = path.read_bytes()
+    at = content.index(b"CREATE TABLE item_1")
+    at = content.index(b"stream INTEGER", at)
+    path.write_bytes(content[:at] + byte + content[at + 1 :])
+    async with a_store(path, uplinks=("cloud", "archive")) as store:
+        assert store.report.set_aside is not None
+        assert {one.key: one.payload for one in await everything(store)} == before
