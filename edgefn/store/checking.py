@@ -98,17 +98,22 @@ def _look_at_rows(source: Source, report: Check) -> dict[Any, list[int]]:
 
 
 def _look_at_accounts(source: Source, report: Check, present: dict[Any, list[int]]) -> None:
-    accounts = {id_: account for id_, *account in source.small("account", ["id", "next_seq", "gone"])}
+    accounts = {id_: account for id_, *account in source.sealed("account", ["id", "next_seq", "gone"])}
     dropped = Counter[Any]()
     for stream, n in source.small("dropped", ["stream", "n"]):
         dropped[stream] += n
-    names = {id_: (epoch, name) for id_, epoch, name in source.small("stream", ["id", "epoch", "name"])}
+    names = {id_: (epoch, name) for id_, epoch, name in source.sealed("stream", ["id", "epoch", "name"])}
+    for table in ("stream", "account"):
+        if spoilt := len(source.small(table, ["id"])) - len(source.sealed(table, ["id"])):
+            report.findings.append(f"{spoilt} rows of the table {table} fail their checksum")
     for id_ in sorted(set(present) - set(names)):
         report.findings.append(f"{present[id_][0]} rows are of a stream that the store does not know")
     for id_, (epoch, name) in names.items():
         rows, newest = present.get(id_, (0, 0))
         report.streams.append((epoch, name, rows, dropped[id_]))
-        next_seq, gone = accounts.get(id_, (1, 0))
+        if id_ not in accounts:
+            continue
+        next_seq, gone = accounts[id_]
         if missing := next_seq - 1 - gone - rows:
             what = f"{missing} rows are missing" if missing > 0 else f"{-missing} rows are there that should be gone"
             report.findings.append(f"stream {name} of epoch {epoch}: {what}")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgefn.errors import ConfigError
+from edgefn.store import schema
 from edgefn.store.hands import Hands
 from edgefn.store.records import Spent
+from edgefn.store.seal import is_intact, seal
 
 if TYPE_CHECKING:
     from edgefn.store.audit import Census
@@ -93,14 +95,17 @@ class Ledger:
     changed: bool = False  # what an uplink has to send or has sent
 
     def load(self, db: sqlite3.Connection) -> None:
+        """Raises sqlite3.DatabaseError where a row is not what was written."""
         self.touched.clear()
         self.dropped.clear()
         self.changed = False
         self.oldest.clear()
         self.epoch = db.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
-        accounts = {row[0]: row[1:] for row in db.execute("SELECT * FROM account")}
+        accounts = {
+            row[0]: row[1:] for row in _sealed(db, "account", "id, next_seq, gone, priority, rows, bytes, day, spent")
+        }
         self.by_id = {}
-        for id_, epoch, name in db.execute("SELECT id, epoch, name FROM stream"):
+        for id_, epoch, name in _sealed(db, "stream", "id, epoch, name"):
             next_seq, gone, priority, _, size, _, _ = accounts.get(id_, (1, 0, 1, None, 0, None, None))
             self.by_id[id_] = Stream(id_, epoch, name, next_seq, gone, priority, size or 0)
         self.streams = {stream.name: stream for stream in self.by_id.values() if stream.epoch == self.epoch}
@@ -143,7 +148,7 @@ class Ledger:
                 for uplink in self.uplinks
             ]
             rows.append((0, None, None, None, None, self.bytes, None, None))
-        db.executemany("REPLACE INTO account VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        db.executemany("REPLACE INTO account VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [(*row, seal(row)) for row in rows])
         db.executemany(
             "INSERT INTO dropped VALUES (?, ?, ?, ?) "
             "ON CONFLICT (stream, uplink, reason) DO UPDATE SET n = n + excluded.n",
@@ -170,9 +175,7 @@ class Ledger:
         """The stream of that name in this epoch, begun if there is none."""
         if (known := self.streams.get(name)) is not None:
             return known
-        cursor = db.execute("INSERT INTO stream (epoch, name) VALUES (?, ?)", (self.epoch, name))
-        assert cursor.lastrowid is not None
-        stream = Stream(cursor.lastrowid, self.epoch, name)
+        stream = Stream(insert_stream(db, self.epoch, name), self.epoch, name)
         self.streams[name] = self.by_id[stream.id] = stream
         return stream
 
@@ -200,3 +203,18 @@ class Ledger:
     def ids(self, stream: str) -> frozenset[int]:
         """The streams of that name in all epochs."""
         return frozenset(one.id for one in self.by_id.values() if one.name == stream)
+
+
+def insert_stream(db: sqlite3.Connection, epoch: str, name: str) -> int:
+    """The id of a new row."""
+    id_ = db.execute("INSERT INTO stream (epoch, name) VALUES (?, ?)", (epoch, name)).lastrowid
+    assert id_ is not None
+    db.execute("UPDATE stream SET crc = ? WHERE id = ?", (seal((id_, epoch, name)), id_))
+    return id_
+
+
+def _sealed(db: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
+    for *values, crc in db.execute(f"SELECT {columns}, crc FROM {table}"):
+        if not is_intact(crc, values):
+            raise schema.damage(f"row {values[0]} of its table {table} fails its checksum")
+        yield tuple(values)

@@ -19,7 +19,7 @@ import msgspec
 
 from edgefn.errors import StoreError
 from edgefn.store import checkpoint, outbox
-from edgefn.store.ledger import MAX_UPLINKS, Era, Ledger, Stream, UplinkAccount
+from edgefn.store.ledger import MAX_UPLINKS, Era, Ledger, Stream, UplinkAccount, insert_stream
 from edgefn.store.records import CheckpointPart, Spent
 from edgefn.store.rows import COLUMNS, checksum, intact
 from edgefn.store.source import Source
@@ -153,10 +153,10 @@ class _Salvage:
 
     def _begin(self, first: bool) -> None:
         """Streams and uplinks get their numbers here; no item of them is here yet, so all count as gone."""
-        for id_, *account in self.source.small("account", ["id", "next_seq", "gone", "priority"]):
+        for id_, *account in self.source.sealed("account", ["id", "next_seq", "gone", "priority"]):
             if id_ > 0 and all(isinstance(n, int) for n in account) and 0 <= account[1] < account[0]:
                 self.accounts[id_] = (account[0], account[1], account[2])
-        for id_, epoch, name in self.source.small("stream", ["id", "epoch", "name"]):
+        for id_, epoch, name in self.source.sealed("stream", ["id", "epoch", "name"]):
             if isinstance(epoch, str) and isinstance(name, str):
                 self.streams[id_] = self._stream(id_, epoch, name)
         self.report.counted = bool(self.accounts)
@@ -176,10 +176,8 @@ class _Salvage:
         for known in self.ledger.by_id.values():
             if (known.epoch, known.name) == (epoch, name):
                 return known
-        cursor = self.db.execute("INSERT INTO stream (epoch, name) VALUES (?, ?)", (epoch, name))
-        assert cursor.lastrowid is not None
         next_seq, _, priority = self.accounts.get(id_, (1, 0, 1))
-        stream = Stream(cursor.lastrowid, epoch, name, next_seq, next_seq - 1, priority)
+        stream = Stream(insert_stream(self.db, epoch, name), epoch, name, next_seq, next_seq - 1, priority)
         self.ledger.by_id[stream.id] = stream
         self.ledger.touched.add(stream)
         return stream
@@ -194,7 +192,7 @@ class _Salvage:
         else:  # who had a row already is not known: too often is better than never
             self.everyone = sum(here.values())
 
-        spent = {id_: total for id_, *total in self.source.small("account", ["id", "day", "spent"]) if id_ < 0}
+        spent = {id_: total for id_, *total in self.source.sealed("account", ["id", "day", "spent"]) if id_ < 0}
         for id_, name in known:
             for uplink in self.ledger.uplinks:
                 if uplink.name == name and uplink.spent is None and None not in spent.get(-id_, [None]):

@@ -87,6 +87,8 @@ CREATE TABLE era (
 
 ALTER TABLE account ADD COLUMN day INTEGER;     -- uplinks: what they sent on a day
 ALTER TABLE account ADD COLUMN spent INTEGER;
+ALTER TABLE account ADD COLUMN crc INTEGER;     -- of all the others; NULL: written by version 1
+ALTER TABLE stream ADD COLUMN crc INTEGER;
 UPDATE account SET bytes = held.bytes FROM (
     SELECT stream, sum(size) AS bytes FROM (
         SELECT stream, length(payload) AS size FROM item_0

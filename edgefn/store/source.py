@@ -16,6 +16,7 @@ from urllib.parse import quote
 from edgefn.errors import StoreError
 from edgefn.store import schema
 from edgefn.store.files import sync_folder, wal_path
+from edgefn.store.seal import is_intact
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,17 @@ class Source:
         if table in self._columns:
             with contextlib.suppress(sqlite3.DatabaseError):
                 found.extend(self._db.execute(f"SELECT {', '.join(columns)} FROM {table}"))
+        return found
+
+    def sealed(self, table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        """The rows of such a table that are what was written."""
+        known = self._columns.get(table, [])
+        there = [column for column in known if column != "crc"]
+        found = []
+        for *values, crc in self.small(table, [*there, "crc" if "crc" in known else "NULL"]):
+            if is_intact(crc, values):
+                row = dict(zip(there, values, strict=True))
+                found.append(tuple(row.get(column) for column in columns))
         return found
 
     def pragma(self, name: str) -> list[Any]:

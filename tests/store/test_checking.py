@@ -55,8 +55,13 @@ async def test_what_stands_in_the_log_counts_and_stays_there(path: Path) -> None
     [
         ("UPDATE item_1 SET payload = x'00' WHERE id = (SELECT min(id) FROM item_1)", "1 rows of priority 1 fail"),
         ("DELETE FROM item_1 WHERE id = (SELECT min(id) FROM item_1)", "stream s1 .*: 1 rows are missing"),
-        ("UPDATE account SET gone = gone + 2 WHERE id = 1", "stream s0 .*: 2 rows are there that should be gone"),
-        ("UPDATE account SET next_seq = 100 WHERE id = 1", "number 204 was never given out"),
+        (
+            "UPDATE account SET gone = gone + 2, crc = NULL WHERE id = 1",
+            "stream s0 .*: 2 rows are there that should be gone",
+        ),
+        ("UPDATE account SET next_seq = 100, crc = NULL WHERE id = 1", "number 204 was never given out"),
+        ("UPDATE account SET next_seq = 100 WHERE id = 1", "1 rows of the table account fail their checksum"),
+        ("UPDATE stream SET name = 'other' WHERE id = 1", "1 rows of the table stream fail their checksum"),
         ("UPDATE checkpoint SET data = x'00' WHERE owner = 'b'", "the saved state of b fails"),
         ("DELETE FROM stream WHERE id = 1", "rows are of a stream that the store does not know"),
         ("DELETE FROM meta WHERE name = 'epoch'", "its epoch cannot be read"),

@@ -271,3 +271,27 @@ async def test_what_root_makes_belongs_to_the_owner_of_the_folder(path: Path) ->
     os.chown(path.parent, 1234, 1234)
     await with_items(path, 1)
     assert {file.stat().st_uid for file in path.parent.iterdir()} == {1234}
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE stream SET name = 'summary/minutf'",
+        "UPDATE stream SET epoch = '00000000'",
+        "UPDATE account SET next_seq = 2 WHERE id = 1",
+    ],
+)
+async def test_no_key_is_given_twice_where_a_bit_of_its_stream_has_flipped(path: Path, sql: str) -> None:
+    async with a_store(path) as store:
+        first = await store.commit(Commit([item(n=n) for n in range(5)]))
+    db = sqlite3.connect(path)
+    with db:
+        db.execute(sql)
+    db.close()
+    async with a_store(path) as store:
+        assert store.report.set_aside is not None
+        later = await store.commit(Commit([item(n=n) for n in range(5, 10)]))
+        kept = await store.read("cloud", 100)
+    payloads = {one.key: one.payload for one in (*first, *later)}
+    assert len(payloads) == 10
+    assert all(payloads.get(one.key, one.payload) == one.payload for one in kept)
