@@ -59,7 +59,7 @@ def check(path: Path) -> Check:
 
 
 def _look(source: Source, report: Check) -> None:
-    meta = dict(source.small("meta", ["name", "value"]))
+    meta = dict(source.small("meta", {"name": str, "value": str}))
     report.version = next(iter(source.pragma("user_version")), 0)
     report.epoch = str(meta.get("epoch", ""))
     report.free_inside = next(iter(source.pragma("freelist_count")), 0) * next(iter(source.pragma("page_size")), 0)
@@ -98,13 +98,13 @@ def _look_at_rows(source: Source, report: Check) -> dict[Any, list[int]]:
 
 
 def _look_at_accounts(source: Source, report: Check, present: dict[Any, list[int]]) -> None:
-    accounts = {id_: account for id_, *account in source.sealed("account", ["id", "next_seq", "gone"])}
+    accounts = {id_: account for id_, *account in source.sealed("account", {"id": int, "next_seq": int, "gone": int})}
     dropped = Counter[Any]()
-    for stream, n in source.small("dropped", ["stream", "n"]):
+    for stream, n in source.small("dropped", {"stream": int, "n": int}):
         dropped[stream] += n
-    names = {id_: (epoch, name) for id_, epoch, name in source.sealed("stream", ["id", "epoch", "name"])}
+    names = {id_: (epoch, name) for id_, epoch, name in source.sealed("stream", {"id": int, "epoch": str, "name": str})}
     for table in ("stream", "account"):
-        if spoilt := len(source.small(table, ["id"])) - len(source.sealed(table, ["id"])):
+        if spoilt := len(source.small(table, {"id": int})) - len(source.sealed(table, {"id": int})):
             report.findings.append(f"{spoilt} rows of the table {table} fail their checksum")
     for id_ in sorted(set(present) - set(names)):
         report.findings.append(f"{present[id_][0]} rows are of a stream that the store does not know")

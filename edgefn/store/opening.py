@@ -113,6 +113,10 @@ def _take_over(
     except StoreError as error:
         log.error("%s", error)
         found = Salvaged()
+    except Exception:
+        # What damage can look like has no end; a gateway that does not start for it would lose more than what is in there.
+        log.exception("%s: taking over what can be read of it has failed; the next start tries again", file)
+        found = Salvaged(complete=False)
     else:
         log.warning("%s: %s", file, found)
     kept = asides.finish(file) if found.complete else file

@@ -20,15 +20,17 @@ import msgspec
 from edgefn.errors import StoreError
 from edgefn.store import checkpoint, outbox
 from edgefn.store.ledger import MAX_UPLINKS, Era, Ledger, Stream, UplinkAccount, insert_stream
-from edgefn.store.records import CheckpointPart, Spent
+from edgefn.store.records import HIGH, LOW, CheckpointPart, Spent
 from edgefn.store.rows import COLUMNS, checksum, intact
 from edgefn.store.source import Source
 
 log = logging.getLogger(__name__)
 
 BATCH = 1000  # rows in one transaction
+_MOST = 1 << 53  # larger counts are nonsense
 _NOTE = "salvaged/"
 _ROW = [*COLUMNS.split(", ")[1:], "pending"]
+_ERA = {"id": int, "boot": str, "offset": int, "synced": int, "shift": int}
 _LETTER = ["kind", "stream", "seq", "ts", "uplink", "at", "reason", "detail", "crc", "payload"]
 
 Progress = Callable[[int, int], None]  # rows looked at, and about how many there are
@@ -153,23 +155,24 @@ class _Salvage:
 
     def _begin(self, first: bool) -> None:
         """Streams and uplinks get their numbers here; no item of them is here yet, so all count as gone."""
-        for id_, *account in self.source.sealed("account", ["id", "next_seq", "gone", "priority"]):
-            if id_ > 0 and all(isinstance(n, int) for n in account) and 0 <= account[1] < account[0]:
+        for id_, *account in self.source.sealed("account", {"id": int, "next_seq": int, "gone": int, "priority": int}):
+            if id_ > 0 and 0 <= account[1] < account[0] < _MOST and LOW <= account[2] <= HIGH:
                 self.accounts[id_] = (account[0], account[1], account[2])
-        for id_, epoch, name in self.source.sealed("stream", ["id", "epoch", "name"]):
-            if isinstance(epoch, str) and isinstance(name, str):
-                self.streams[id_] = self._stream(id_, epoch, name)
+        for id_, epoch, name in self.source.sealed("stream", {"id": int, "epoch": str, "name": str}):
+            self.streams[id_] = self._stream(id_, epoch, name)
         self.report.counted = bool(self.accounts)
         self._map_uplinks()
         self._map_eras()
         if not first:
             return
-        for name, value in self.source.small("meta", ["name", "value"]):
-            if isinstance(name, str) and name.startswith(_NOTE):
+        for name, value in self.source.small("meta", {"name": str, "value": str}):
+            if name.startswith(_NOTE):
                 self.db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
-        for id_, uplink, reason, n in self.source.small("dropped", ["stream", "uplink", "reason", "n"]):
+        for id_, uplink, reason, n in self.source.small(
+            "dropped", {"stream": int, "uplink": str, "reason": str, "n": int}
+        ):
             here = self.streams.get(id_)
-            self.ledger.dropped[here.id if here else 0, uplink, reason] += n
+            self.ledger.dropped[here.id if here else 0, uplink, reason] += n if 0 < n < _MOST else 0
         self._take_letters()
 
     def _stream(self, id_: int, epoch: str, name: str) -> Stream:
@@ -184,7 +187,9 @@ class _Salvage:
 
     def _map_uplinks(self) -> None:
         known = [
-            (id_, name) for id_, name, retired in self.source.small("uplink", ["id", "name", "retired"]) if not retired
+            (id_, name)
+            for id_, name, retired in self.source.small("uplink", {"id": int, "name": str, "retired": int})
+            if not retired and 0 < id_ <= MAX_UPLINKS
         ]
         here = {name: self._uplink(name) for name in [name for _, name in known] or self.uplinks}
         if known:
@@ -192,16 +197,18 @@ class _Salvage:
         else:  # who had a row already is not known: too often is better than never
             self.everyone = sum(here.values())
 
-        spent = {id_: total for id_, *total in self.source.sealed("account", ["id", "day", "spent"]) if id_ < 0}
+        spent = {
+            id_: total
+            for id_, *total in self.source.sealed("account", {"id": int, "day": int, "spent": int})
+            if id_ < 0
+        }
         for id_, name in known:
             for uplink in self.ledger.uplinks:
-                if uplink.name == name and uplink.spent is None and None not in spent.get(-id_, [None]):
+                if uplink.name == name and uplink.spent is None and -id_ in spent:
                     uplink.spent = Spent(*spent[-id_])
 
     def _map_eras(self) -> None:
-        for id_, boot, offset, synced, shift in self.source.small("era", ["id", "boot", "offset", "synced", "shift"]):
-            if not isinstance(boot, str) or not all(isinstance(n, int) for n in (offset, synced, shift)):
-                continue
+        for id_, boot, offset, synced, shift in self.source.small("era", _ERA):
             newest = max(self.ledger.eras, default=0)
             here = next((era for era in self.ledger.eras.values() if (era.boot, era.offset) == (boot, offset)), None)
             if here is None or here.id < newest:  # eras ascend as rows do; that one may have been put right since
@@ -216,7 +223,8 @@ class _Salvage:
     def _take_letters(self) -> None:
         for _, kind, stream_id, seq, ts, uplink, at, reason, detail, crc, payload in self.source.rows("dead", _LETTER):
             stream = self.streams.get(stream_id)
-            if stream is None or not intact((0, stream_id, seq, ts, None, 0, 0, 0, crc, payload, None)):
+            sound = isinstance(at, int) and all(isinstance(text, str) for text in (kind, uplink, reason, detail))
+            if stream is None or not sound or not intact((0, stream_id, seq, ts, None, 0, 0, 0, crc, payload, None)):
                 log.error("%s: a dead letter of uplink %s is damaged", self.source.path, uplink)
                 continue
             crc = checksum(stream.id, seq, ts, None, payload)
@@ -254,6 +262,8 @@ class _Salvage:
         spoiled: set[str] = set()
         for _, owner, n, crc, data in self.source.rows("checkpoint", ["owner", "n", "crc", "data"]):
             known = self.ledger.parts.get(owner, [])
+            if not isinstance(owner, str):
+                continue
             if n == len(known) and isinstance(data, bytes) and checkpoint.checksum(owner, n, data) == crc:
                 checkpoint.write(self.db, self.ledger, [CheckpointPart(owner, "delta", data)])
             else:

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -80,7 +80,7 @@ class Source:
     @property
     def identity(self) -> str:
         """The same for each copy of the file: its epoch, or a checksum where that cannot be read."""
-        if epoch := dict(self.small("meta", ["name", "value"])).get("epoch"):
+        if epoch := dict(self.small("meta", {"name": str, "value": str})).get("epoch"):
             return str(epoch)
         crc = 0
         with self.path.open("rb") as file:
@@ -89,23 +89,27 @@ class Source:
                 crc = zlib.crc32(chunk, crc)
         return f"crc-{crc:08x}"
 
-    def small(self, table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-        """A table of few rows, as far as it can be read."""
-        found: list[tuple[Any, ...]] = []
-        if table in self._columns:
-            with contextlib.suppress(sqlite3.DatabaseError):
-                found.extend(self._db.execute(f"SELECT {', '.join(columns)} FROM {table}"))
-        return found
+    def small(self, table: str, columns: Mapping[str, type]) -> list[tuple[Any, ...]]:
+        """A table of few rows, as far as it can be read and its values are of these types, and counts no nonsense."""
+        return [row for row in self._small(table, list(columns)) if all(map(_plausible, row, columns.values()))]
 
-    def sealed(self, table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    def sealed(self, table: str, columns: Mapping[str, type]) -> list[tuple[Any, ...]]:
         """The rows of such a table that are what was written."""
         known = self._columns.get(table, [])
         there = [column for column in known if column != "crc"]
         found = []
-        for *values, crc in self.small(table, [*there, "crc" if "crc" in known else "NULL"]):
-            if is_intact(crc, values):
-                row = dict(zip(there, values, strict=True))
-                found.append(tuple(row.get(column) for column in columns))
+        for *values, crc in self._small(table, [*there, "crc" if "crc" in known else "NULL"]):
+            row = dict(zip(there, values, strict=True))
+            wanted = tuple(row.get(column) for column in columns)
+            if is_intact(crc, values) and all(map(_plausible, wanted, columns.values())):
+                found.append(wanted)
+        return found
+
+    def _small(self, table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        if table in self._columns:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                found.extend(self._db.execute(f"SELECT {', '.join(columns)} FROM {table}"))
         return found
 
     def pragma(self, name: str) -> list[Any]:
@@ -130,44 +134,43 @@ class Source:
         if table not in self._columns:
             return
         select = f"SELECT id, {', '.join(self._expressions(table, columns))} FROM {table} WHERE id >= ? ORDER BY id"
-        start: int | None = after + 1
-        while start is not None:
-            last = start - 1
+        start = after + 1
+        while True:
             try:
                 for row in self._db.execute(select, (start,)):
                     yield row
-                    last = row[0]
+                    start = max(start, row[0] + 1)  # in a damaged tree ids can go back, and what reads it must not
+                return
             except sqlite3.DatabaseError as error:
                 # Python's cursor reads one row ahead: the last before the damage is lost with the first behind it.
-                start = last + 1
-                try:
-                    while row := self._db.execute(select + " LIMIT 1", (start,)).fetchone():
-                        yield row
-                        start = row[0] + 1
-                except sqlite3.DatabaseError:
-                    log.info("%s: rows of %s after %d cannot be read (%s)", self.path, table, start - 1, error)
-                    start = self._beyond(select, start - 1)
-                else:
-                    start = None
-            else:
-                start = None
+                while one := self._first(select, start):
+                    yield one
+                    start = one[0] + 1
+                log.info("%s: rows of %s from %d on cannot be read (%s)", self.path, table, start, error)
+                if (beyond := self._beyond(select, start)) is None:
+                    return
+                start = beyond
+
+    def _first(self, select: str, start: int) -> tuple[Any, ...] | None:
+        """The first row from that id on; None where it cannot be read, or there is none."""
+        try:
+            row: tuple[Any, ...] | None = self._db.execute(select + " LIMIT 1", (start,)).fetchone()
+        except sqlite3.DatabaseError:
+            return None
+        return row if row is not None and row[0] >= start else None
 
     def _expressions(self, table: str, columns: Sequence[str]) -> list[str]:
         """Columns that came with a later version have their defaults in a file of an earlier one."""
         known = self._columns[table]
         return [name if name in known else "NULL" if name == "summary" else "0" for name in columns]
 
-    def _beyond(self, select: str, last: int) -> int | None:
-        """The id where reading can go on after row `last`, by bisection: behind the damaged pages."""
+    def _beyond(self, select: str, bad: int) -> int | None:
+        """The id where reading can go on when it cannot at `bad`, by bisection: behind the damaged pages."""
 
         def readable(id_: int) -> bool:
-            try:
-                self._db.execute(select + " LIMIT 1", (id_,)).fetchone()
-            except sqlite3.DatabaseError:
-                return False
-            return True
+            return self._first(select, id_) is not None
 
-        bad, step = last + 1, 1
+        step = 1
         while not readable(good := bad + step):
             bad, step = good, int(step * _GALLOP) + 1
             if bad + step >= 1 << 62:
@@ -221,3 +224,8 @@ class Source:
             begins = [os.pread(file.fileno(), 1, (root - 1) * page_size) for root in roots]
         found = sum(begin != b"" and begin[0] in _TREE for begin in begins)
         return self.path.stat().st_size >= 2 * page_size and found > len(roots) // 2
+
+
+def _plausible(value: Any, kind: type) -> bool:
+    """Times are the largest numbers that a store holds; sums of a few larger ones would leave SQLite's 64 bits."""
+    return isinstance(value, kind) and (not isinstance(value, int) or abs(value) < 1 << 62)
