@@ -100,7 +100,10 @@ class Ledger:
         self.dropped.clear()
         self.changed = False
         self.oldest.clear()
-        self.epoch = db.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
+        row = db.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
+        if row is None:  # a reading of the whole table may have found what a search in a damaged one does not
+            raise schema.damage("its epoch cannot be found")
+        self.epoch = row[0]
         accounts = {
             row[0]: row[1:] for row in _sealed(db, "account", "id, next_seq, gone, priority, rows, bytes, day, spent")
         }

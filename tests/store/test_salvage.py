@@ -491,3 +491,14 @@ async def test_a_spoilt_name_of_a_column_is_damage_though_sqlite_finds_none(path
     async with a_store(path, uplinks=("cloud", "archive")) as store:
         assert store.report.set_aside is not None
         assert {one.key: one.payload for one in await everything(store)} == before
+
+
+async def test_an_epoch_that_is_there_and_cannot_be_found_is_damage(path: Path) -> None:
+    """One letter, and the names in `meta` are out of order: a search then misses what reading all of it shows."""
+    before = await filled(path)
+    content = path.read_bytes()
+    assert content.count(b"clean1") == 1
+    path.write_bytes(content.replace(b"clean1", b"zlean1"))
+    async with a_store(path, uplinks=("cloud", "archive")) as store:
+        assert store.report.set_aside is not None
+        assert {one.key: one.payload for one in await everything(store)} == before
