@@ -64,7 +64,15 @@ async def _findings(folder: Path, books: Books) -> tuple[list[str], str]:
         await work(store, random.Random(1), books.next, 3, books.enter)
     there = Counter(map(part, waiting))
     keys = ((item.key, part(item), books.keys.get(item.key)) for item in waiting)
-    found = [*books.findings, *(f"{key} is {now} and was {before}" for key, now, before in keys if now != before)]
+    given = set(books.keys.values())
+    found = [
+        *books.findings,
+        *(
+            f"{key} is {now} and was {before}"
+            for key, now, before in keys
+            if now != before and not ("/salvaged/" in key and now in given)  # the name of its stream was hit
+        ),
+    ]
     found += [f"{what} is there {n} times" for what, n in there.items() if n > 1]
     missing = items - there.keys() - books.sent
     told = report.set_aside is not None or report.torn
