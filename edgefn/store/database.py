@@ -278,6 +278,7 @@ class Database:
             if db.in_transaction:  # SQLite itself rolls back on some errors, a full disk among them
                 db.execute("ROLLBACK")
             raise
+        ledger.era_on_disk = ledger.era
         dropped = Counter[str]()
         for (_, _, reason), n in ledger.dropped.items():
             dropped[reason] += n

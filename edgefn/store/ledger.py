@@ -76,6 +76,7 @@ class Ledger:
     uplinks: list[UplinkAccount] = field(default_factory=list)
     eras: dict[int, Era] = field(default_factory=dict)
     era: int = 0  # of rows that are stored now
+    era_on_disk: int = 0  # the same, without what a transaction that is under way has done
     parts: dict[str, list[int]] = field(default_factory=dict)  # owner → ids of its checkpoint parts
     bytes: int = 0
     dead_rows: int = 0
@@ -122,7 +123,7 @@ class Ledger:
             row[0]: Era(row[0], row[1], row[2], bool(row[3]), row[4])
             for row in db.execute("SELECT id, boot, offset, synced, shift FROM era")
         }
-        self.era = self.era if self.era in self.eras else 0
+        self.era = self.era_on_disk if self.era_on_disk in self.eras else 0
         self.dead_rows, self.dead_bytes = db.execute(
             "SELECT count(*), coalesce(sum(length(payload)), 0) FROM dead"
         ).fetchone()

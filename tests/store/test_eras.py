@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefn.clock import NS, STEP
+from edgefn.errors import StoreError
 from edgefn.store import Commit, Store, eras
 from edgefn.store.ledger import Era, Ledger
 from edgefn.store.schema import MIGRATIONS
@@ -74,6 +75,21 @@ async def test_a_clock_that_is_set_while_doubtful_moves_rows_and_leaves_them_dou
         assert await told(store) == [(HOUR, True), (0, True)]
         await store.begin_era("b1", 0, False)
         assert await told(store) == [(0, True), (-HOUR, True)]
+
+
+async def test_a_step_that_the_disk_refuses_leaves_rows_in_the_era_before(path: Path) -> None:
+    async with a_store(path) as store:
+        await store.begin_era("b1", 0, False)
+        await put(store, START)
+        refuse = "CREATE TRIGGER refuse BEFORE INSERT ON era WHEN new.id = 2 BEGIN SELECT RAISE (ABORT, 'no'); END"
+        await store._database.transact(lambda db, _: db.execute(refuse) and None)
+        with pytest.raises(StoreError):
+            await store.begin_era("b1", 8 * HOUR, True)
+        await put(store, START)
+        assert await told(store) == [(0, True)] * 2
+        await store._database.transact(lambda db, _: db.execute("DROP TRIGGER refuse") and None)
+        await store.begin_era("b1", 8 * HOUR, True)
+        assert await told(store) == [(8 * HOUR, False)] * 2
 
 
 async def test_starting_again_and_again_keeps_one_era(path: Path) -> None:
