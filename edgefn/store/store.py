@@ -197,7 +197,8 @@ class Store:
         except StoreError as error:
             log.error("%s; the next start counts its rows again", error)
         else:
-            self._ledger.census = None
+            # In SQLite's thread, where a transaction may be telling it of a row that leaves.
+            await self._database.read(lambda _, ledger: setattr(ledger, "census", None))
 
     @property
     def lean(self) -> bool:
