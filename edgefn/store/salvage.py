@@ -156,7 +156,9 @@ class _Salvage:
     def _begin(self, first: bool) -> None:
         """Streams and uplinks get their numbers here; no item of them is here yet, so all count as gone."""
         for id_, *account in self.source.sealed("account", {"id": int, "next_seq": int, "gone": int, "priority": int}):
-            if id_ > 0 and 0 <= account[1] < account[0] < _MOST and LOW <= account[2] <= HIGH:
+            next_seq, gone, priority = account
+            # Below 0 where what one of many uplinks refused was put back: it has a row of its own then.
+            if id_ > 0 and -MAX_UPLINKS * next_seq < gone < next_seq < _MOST and LOW <= priority <= HIGH:
                 self.accounts[id_] = (account[0], account[1], account[2])
         for id_, epoch, name in self.source.sealed("stream", {"id": int, "epoch": str, "name": str}):
             self.streams[id_] = self._stream(id_, epoch, name)

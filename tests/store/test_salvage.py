@@ -26,7 +26,7 @@ from edgefn.store.files import wal_path
 from edgefn.store.ledger import Era, Ledger
 from edgefn.store.schema import PAGE_SIZES, beginning
 from edgefn.store.source import Source
-from tests.store.helpers import TurnedClock, a_store, item
+from tests.store.helpers import START, TurnedClock, a_store, item
 
 PAGE = PAGE_SIZES[0]
 VERSION_1 = Path(__file__).with_name("version1.sql")
@@ -502,3 +502,13 @@ async def test_an_epoch_that_is_there_and_cannot_be_found_is_damage(path: Path) 
     async with a_store(path, uplinks=("cloud", "archive")) as store:
         assert store.report.set_aside is not None
         assert {one.key: one.payload for one in await everything(store)} == before
+
+
+async def test_the_account_of_an_item_that_waits_twice_is_believed(tmp_path: Path) -> None:
+    """One uplink refused it and gets it again, and the other has not had it yet: two rows of one number."""
+    async with a_store(tmp_path / "old.db", uplinks=("a", "b")) as store:
+        [stored] = await store.commit(Commit([item("s")]))
+        await store.acknowledge("a", [stored.id], refused={stored.id: Refused("no")})
+        await store.requeue(None)
+    found = await asyncio.to_thread(opening.salvage_into, tmp_path / "new.db", tmp_path / "old.db", START)
+    assert (found.items, found.damaged, found.counted) == (2, 0, True)
