@@ -28,7 +28,7 @@ from edgefn.gateway.doorstep import enter_store
 from edgefn.gateway.engine_host import EngineHost
 from edgefn.gateway.handler_files import HandlerFiles
 from edgefn.gateway.publisher import Publisher
-from edgefn.gateway.results import Publication
+from edgefn.gateway.results import Publication, Row
 from edgefn.gateway.timekeeping import Timekeeper
 from edgefn.gateway.uplinks import Uplinks
 from edgefn.gateway.verbs import BESIDE, verbs
@@ -260,22 +260,17 @@ class Gateway:
                 self._committing.set()
 
     async def _commit(self, message: link.Message) -> None:
-        rows = list(results.rows(message["outputs"], self.files.handler, self.time.correction))
-        items = self.uplinks.items(rows)
-        parts = [
-            CheckpointPart(owner, "snapshot" if snapshot else "delta", data)
-            for owner, snapshot, data in message["parts"]
-        ]
-        stored_items = await self._store_commit(Commit(items, parts), message["engine"])
-        if stored_items is None:
+        stored = await self._store_commit(message)
+        if stored is None:
             return  # of an engine that has died since: its events come again
-        for stored in stored_items:
-            self._newest[stored.stream] = (stored.epoch, stored.seq)
+        rows, stored_items = stored
+        for item in stored_items:
+            self._newest[item.stream] = (item.epoch, item.seq)
         if message["engine"] == self.engine.generation:  # the next one begins to number its commits anew
             self.engine.send({"type": "committed", "number": message["number"]})
         if message["confirmed"]:
             self._publisher.add([Publication(self.topics.confirmed, to_json(message["confirmed"]), 0, False)])
-        self.metrics.count("summaries.made", len(items))
+        self.metrics.count("summaries.made", len(stored_items))
         self._watch_writes()
         self.uplinks.kick()
         self._publisher.add(
@@ -293,12 +288,21 @@ class Gateway:
         self.metrics.gauge("store.written_bytes", written)
         self.metrics.gauge("engine.commit_interval_s", interval / NS)
 
-    async def _store_commit(self, commit: Commit, generation: int) -> list[Item] | None:
-        """As often as it takes, while the engine that waits for it lives; a new one must not wait for the disk."""
+    async def _store_commit(self, message: link.Message) -> tuple[list[Row], list[Item]] | None:
+        """As often as it takes, while the engine that waits for it lives; a new one must not wait for the disk.
+
+        The rows are made anew each time: while the disk refuses, the clock may be put right.
+        """
+        parts = [
+            CheckpointPart(owner, "snapshot" if snapshot else "delta", data)
+            for owner, snapshot, data in message["parts"]
+        ]
         delay, longest = RETRY_COMMIT
         while True:
             try:
-                stored = await self.store.commit(commit)
+                async with self.time.steady:
+                    rows = list(results.rows(message["outputs"], self.files.handler, self.time.correction))
+                    stored = await self.store.commit(Commit(self.uplinks.items(rows), parts))
             except StoreDamagedError:
                 raise
             except StoreError as error:
@@ -307,13 +311,13 @@ class Gateway:
                 self._store_state = str(error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, longest)
-                if generation != self.engine.generation:
+                if message["engine"] != self.engine.generation:
                     return None
                 continue
             if self._store_state != "ok":
                 log.warning("the store takes commits again")
             self._store_state = "ok"
-            return stored
+            return rows, stored
 
     def _publish(self, outputs: list[dict[str, Any]]) -> None:
         for row in results.rows(outputs, self.files.handler, self.time.correction):

@@ -97,6 +97,7 @@ class Timekeeper:
         self._stored: _Span | None = None  # the one that the store is in
         self._is_told = False  # the store has the last one
         self._became_right = asyncio.Event()
+        self.steady = asyncio.Lock()  # who holds it while rows are stamped and stored sees no other era in between
 
     async def begin(self, store: EraStore) -> None:
         """Sets gateway time. Without a clock to believe it goes on from what is known, so that time does not go back."""
@@ -215,11 +216,12 @@ class Timekeeper:
     async def _begin_span(self) -> None:
         span = _Span(self._offset, self.is_right)
         self._spans.append(span)
-        try:
-            await self._store.begin_era(self.boot, *span)
-            self._stored, self._is_told = span, True
-        except StoreError as error:  # time goes on; the next look tries again
-            log.error("%s; until it takes the change of the clock, rows are stored as if it had not changed", error)
-            self._stored, self._is_told = self._stored or span, False
-        # Only now: what is stamped by the new offset finds its era there.
-        self._clock.offset = self._offset
+        async with self.steady:
+            try:
+                await self._store.begin_era(self.boot, *span)
+                self._stored, self._is_told = span, True
+            except StoreError as error:  # time goes on; the next look tries again
+                log.error("%s; until it takes the change of the clock, rows are stored as if it had not changed", error)
+                self._stored, self._is_told = self._stored or span, False
+            # Only now: what is stamped by the new offset finds its era there.
+            self._clock.offset = self._offset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -290,3 +291,19 @@ async def test_whatever_the_clock_does_time_is_that_of_a_clock_to_believe_or_goe
             assert abs(machine.now - machine.system.now()) <= NOISE
         else:
             assert machine.now >= machine.system.now() - NOISE
+
+
+async def test_no_era_begins_while_rows_are_stamped_and_stored() -> None:
+    """They would be stamped by one gateway time and stored in the era of another, and stay wrong for ever."""
+    machine = await Machine().start()
+    before = machine.time.offset
+    async with machine.keeper.steady:
+        machine.service.synchronised = True
+        looking = asyncio.create_task(machine.after("1s", step="1h"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(machine.memory.eras) == 1
+        assert (machine.time.offset, machine.keeper.correction(before)) == (before, 0)
+    await looking
+    assert len(machine.memory.eras) == 2
+    assert machine.keeper.correction(before) == machine.time.offset - before == HOUR
