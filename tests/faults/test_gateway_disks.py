@@ -156,7 +156,7 @@ async def test_when_one_in_twenty_writes_and_fsyncs_fails_every_event_is_counted
         await exact(cloud, load)
 
 
-@pytest.mark.skipif(not LONG, reason="takes minutes, since the gateway looks for room once a minute: make faults")
+@pytest.mark.skipif(not LONG, reason="takes minutes: make faults")
 async def test_a_full_disk_drains_while_it_is_full_and_takes_up_again_when_there_is_room(
     tmp_path: Path, small_disk: Path, local: PrivateBroker, cloud_broker: PrivateBroker
 ) -> None:
