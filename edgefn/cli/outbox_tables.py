@@ -50,7 +50,8 @@ def show_status(told: Mapping[str, Any]) -> None:
     if left_out := told["streams_left_out"]:
         out.print(f"{left_out} more streams with less")
     if told["dead"]:
-        out.print(f"{told['dead']} dead letters; look at them with: edgefn outbox peek --dead")
+        letters = "dead letter" if told["dead"] == 1 else "dead letters"
+        out.print(f"{told['dead']} {letters}; see edgefn outbox peek --dead")
 
 
 def show_items(rows: Iterable[Mapping[str, Any]]) -> None:

@@ -54,7 +54,7 @@ def test_the_status_is_a_table_or_json(folder: Path):
     assert "no gateway runs on it" in result.output
     for row in ("cloud stopped 2 14 B", "archive stopped 3 21 B", "alert/spike high 1 7 B", "summary/minute normal 2"):
         assert row in " ".join(result.output.split()), result.output
-    assert "1 dead letters; look at them with: edgefn outbox peek --dead" in result.output
+    assert "1 dead letter; see edgefn outbox peek --dead" in result.output
     assert "\x1b" not in result.output
     told = json.loads(edgefn("outbox", "status", folder, "--json").stdout)
     assert (told["running"], told["dead"], told["uplinks"]["archive"]["rows"]) == (False, 1, 3)
