@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"  # of a log record, in every process
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -21,4 +23,4 @@ def die_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
 
 def log_to_stderr() -> None:
     """One line a record, for the journal and for the gateway to read."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=FORMAT)

@@ -17,6 +17,7 @@ from edgefn.broker import PrivateBroker
 from edgefn.cli import common
 from edgefn.config import Config
 from edgefn.errors import ConfigError, StoreDamagedError
+from edgefn.processes import FORMAT
 
 log = logging.getLogger("edgefn")
 
@@ -32,9 +33,7 @@ def run(where: Path | None, verbose: bool) -> None:
 
     Exit status 2: it cannot run. 3: the store is damaged, and the next start takes over what can be read of it.
     """
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format=FORMAT)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     settings = common.load(where)
     from edgefn import gateway
