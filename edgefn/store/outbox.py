@@ -183,12 +183,13 @@ def rows_of(db: sqlite3.Connection, ids: Iterable[int], bits: int) -> Iterator[t
             raise StoreError(f"{some[0]} is not the id of an item")
         for start in range(0, len(some), 500):
             chunk = some[start : start + 500]
-            marks = ",".join("?" * len(chunk))
+            marks = ",".join(f"?{n}" for n in range(2, len(chunk) + 2))
             yield (
                 priority,
                 db.execute(
-                    f"SELECT id, stream, pending, {SIZE} FROM item_{priority} WHERE id IN ({marks}) AND pending & ?",
-                    (*chunk, bits),
+                    f"SELECT id, stream, pending, {SIZE} FROM item_{priority} "
+                    f"WHERE id IN ({marks}) AND (pending & ?1 OR ?1 = {EVERY_UPLINK})",
+                    (bits, *chunk),
                 ).fetchall(),
             )
 

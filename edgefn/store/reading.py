@@ -79,16 +79,20 @@ def _scan_priority(
     if not wanted.oldest_first:
         rows -= len(result.items)
     looked_at, passing = 0, True
-    for mine, *row in db.execute(
-        f"SELECT pending & :bit, {COLUMNS} FROM item_{priority} WHERE id > :start ORDER BY id LIMIT {SCAN_ROWS}",
-        {"bit": account.bit, "start": start},
+    every = sum(uplink.bit for uplink in ledger.uplinks)
+    for pending, *row in db.execute(
+        f"SELECT pending, {COLUMNS} FROM item_{priority} WHERE id > :start ORDER BY id LIMIT {SCAN_ROWS}",
+        {"start": start},
     ):
         if rows <= 0 or size > wanted.bytes:
             result.more = True
             break
         looked_at += 1
         id_ = row[0]
-        if not mine:
+        if not pending & every:  # such a row would have been deleted: a bit of its mark has flipped
+            result.unfit[id_] = "damaged"
+            continue
+        if not pending & account.bit:
             if passing:
                 result.passed[priority] = id_
                 if start == head:

@@ -282,3 +282,17 @@ async def test_whatever_happens_every_stream_adds_up_and_ascends(
             assert seqs == sorted(set(seqs))
             assert given_out[stream] - dropped[stream] <= len(seqs) <= given_out[stream]
     await store.close()
+
+
+async def test_a_row_that_nobody_waits_for_any_more_is_damaged_and_counted(path: Path) -> None:
+    """Such a row would have been deleted: a bit of the mark of who must still have it has flipped."""
+    async with a_store(path) as store:
+        await store.commit(Commit([item(n=n) for n in range(3)]))
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE item_1 SET pending = 0 WHERE seq = 2")
+    db.close()
+    async with a_store(path) as store:
+        assert [one.seq for one in await store.read("cloud", 10)] == [1, 3]
+        assert [(drop.reason, drop.n) for drop in await store.drops()] == [("damaged", 1)]
+        assert await store.peek(10) == await store.read("cloud", 10)
