@@ -26,7 +26,7 @@ check: setup  ## lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-faults: setup  ## the long fault tests: hundreds of kills, half an hour
+faults: setup  ## the long fault tests: hundreds of kills, a thousand power cuts, an hour
 	@EDGEFN_FAULTS=long $(BIN)/python -m pytest -q -m faults tests/faults
 
 bench: setup  ## one table of what edgefn costs on this machine, and bench/results/latest.json

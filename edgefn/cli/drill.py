@@ -34,7 +34,7 @@ def offline(seconds: float, where: Path | None, uplink: str | None, as_json: boo
 
     Handlers and local MQTT go on. Ctrl-C restores the lines at once (and, said again, ends the waiting for what was buffered);
     the gateway restores them by itself when the time is over, whatever becomes of this command. Exit status: 0 where all
-    arrived, 1 where anything was lost or still waits.
+    arrived, 1 where anything was lost or still waits, 2 where no gateway runs.
     """
     arguments = {"seconds": seconds, **({"uplink": uplink} if uplink else {})}
     told = work(where, lambda operator: _run(operator, arguments, seconds, quiet=as_json))

@@ -29,7 +29,7 @@ News = Callable[[Any], None]
 
 
 class UnreachableError(EdgefnError, ConnectionError):
-    """A gateway runs on the store, and cannot be asked. The message says which, and why."""
+    """There is no gateway that can be asked: none runs, or its broker is not there. The message says which, and why."""
 
 
 class Operator(Protocol):
@@ -104,11 +104,11 @@ class _Here:
             news(value)
 
         if verb not in self._verbs:
-            raise CommandError("no gateway runs on this store; start it with `edgefn run`")
+            raise UnreachableError("no gateway runs on this store; start it with `edgefn run`")
         return from_json(to_json(await self._verbs[verb](dict(arguments), tell)))
 
     async def say(self, verb: str) -> None:
-        raise CommandError(f"{verb}: no gateway runs on this store")
+        raise UnreachableError(f"{verb}: no gateway runs on this store")
 
     async def _states(self) -> dict[str, dict[str, Any]]:
         states = {}

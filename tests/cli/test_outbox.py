@@ -179,7 +179,7 @@ def test_without_a_store_none_is_made(folder: Path):
 def test_a_drill_needs_a_gateway_that_runs(folder: Path):
     fill(folder)
     result = edgefn("drill", "offline", 1, folder)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "no gateway runs on this store; start it with `edgefn run`" in result.output
 
 

@@ -1,7 +1,8 @@
 """Real processes and real brokers, killed or stopped at any moment under a load whose outcome is known to the event.
 
-`make test` runs each of these for some seconds: six kills, three outages. `make faults` (EDGEFN_FAULTS=long) runs 200
-kills and a million events for the memory, which takes half an hour. EDGEFN_FAULTS_SEED chooses other moments.
+`make test` runs most of these for some seconds: six kills, two dozen power cuts. `make faults` (EDGEFN_FAULTS=long) runs all
+of them: 200 kills, 1,000 power cuts, a million events for the memory, which takes an hour. EDGEFN_FAULTS_SEED
+chooses other moments.
 """
 
 from __future__ import annotations
