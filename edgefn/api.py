@@ -7,16 +7,16 @@ import sys
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, is_dataclass
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args
+from typing import Any, Literal, TypeVar, Unpack, get_args
 
-from edgefn import durations, policies
-from edgefn.errors import Finding, HandlerError, TopicError
+from edgefn import policies
+from edgefn.errors import TopicError
+from edgefn.options import Common, Options, Place, Timestamps, check_name, options_of, place_of
 from edgefn.topics import Pattern, check_topic
 from edgefn.windows import Window, tumbling
 
 ATTRIBUTE = "__edgefn__"
 RESERVED = ("ts", "key", "state")
-PRIORITIES = {"low": 0, "normal": 1, "high": 2}
 STATISTICS = (
     "n",
     "mean",
@@ -31,7 +31,6 @@ STATISTICS = (
 
 Kind = Literal["filter", "transform", "aggregate", "anomaly", "summarize"]
 Type = Literal["float", "int", "bool"]
-Timestamps = Literal["auto", "s", "ms", "us", "ns", "iso", "arrival"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -49,23 +48,6 @@ class Field:
     def column(self) -> str:
         """What its column is called: no field of a payload can be, since a name of a parameter has no space."""
         return self.name if self.latest is None else f"latest {self.latest} {self.of}"
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What every handler may be given besides its work."""
-
-    to: tuple[str, ...]
-    priority: int = 1
-    ttl: int | None = None  # nanoseconds
-    qos: int = 0
-    enabled: bool = True
-    quota: int | None = None  # bytes
-    on_full: tuple[str, ...] = policies.DEFAULT
-
-    @property
-    def thins(self) -> bool:
-        return "thin" in self.on_full
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +96,7 @@ def latest(topic: str, field: str = "value", *, default: float | None = None) ->
 Source = str | Callable[..., Any] | Handler
 
 
-class _Place:
-    """Where in the author's file a handler is written, so that every complaint can name it."""
-
-    def __init__(self, file: str, line: int, name: str) -> None:
-        self.file, self.line, self.name = file, line, name
-
-    def error(self, message: str, hint: str = "") -> HandlerError:
-        return HandlerError(Finding(self.file, self.line, f"{self.name}: {message}", hint))
-
-
-def _place(function: Callable[..., Any]) -> _Place:
-    code = getattr(function, "__code__", None)
-    if code is None:
-        raise TypeError(f"{function!r} is not a function; put the decorator on a plain `def`")
-    return _Place(code.co_filename, code.co_firstlineno, function.__name__)
-
-
-def _source(place: _Place, source: Source) -> Pattern | str:
+def _source(place: Place, source: Source) -> Pattern | str:
     if isinstance(source, str):
         try:
             return Pattern(source)
@@ -152,74 +117,6 @@ def _source(place: _Place, source: Source) -> Pattern | str:
     return handler.name
 
 
-class Common(TypedDict, total=False):
-    """The options that every handler takes."""
-
-    name: str | None  # by default that of the function
-    to: str | Iterable[str] | None  # "local", "uplink", a topic, or several
-    priority: str  # "low", "normal" or "high": what goes first, and what is given up last
-    ttl: str | float | None  # after this time it need not reach the cloud any more
-    qos: int  # of what is published here
-    enabled: bool
-    quota: str | int | None  # what its rows may take while they wait for the cloud, such as "10MB"
-    on_full: str | Iterable[str] | None  # what is given up then, or when the store is full: one word or several
-    ts: Timestamps  # how devices write the time of an event, where "auto" cannot tell; "arrival": when it came
-    retained: bool  # lets retained messages in, which otherwise only feed `latest` and state
-
-
-def _options(place: _Place, options: Common, defaults: Common) -> Options:
-    if unknown := options.keys() - Common.__annotations__.keys():
-        known = ", ".join(sorted(Common.__annotations__))
-        raise place.error(f"unknown option {', '.join(sorted(unknown))}", f"a handler takes {known}")
-    given: Common = {**defaults, **{name: value for name, value in options.items() if value is not None}}  # type: ignore[typeddict-item]
-    to, priority, ttl, qos = given.get("to", ()), given.get("priority", "normal"), given.get("ttl"), given.get("qos", 0)
-    targets = (to,) if isinstance(to, str) else tuple(to or ())
-    for target in targets:
-        if target not in ("local", "uplink"):
-            try:
-                check_topic(target)
-            except TopicError as error:
-                raise place.error(f"to={target!r}: {error}", 'to is "local", "uplink", a topic, or several') from error
-    if priority not in PRIORITIES:
-        raise place.error(f"priority={priority!r}", f"a priority is one of {', '.join(PRIORITIES)}")
-    if qos not in (0, 1):
-        raise place.error(f"qos={qos!r}", "a handler publishes with qos=0 or qos=1")
-    try:
-        lifetime = None if ttl is None else durations.parse(ttl)
-    except ValueError as error:
-        raise place.error(f"ttl: {error}") from error
-    return Options(
-        to=targets,
-        priority=PRIORITIES[priority],
-        ttl=lifetime,
-        qos=qos,
-        enabled=bool(given.get("enabled", True)),
-        quota=_quota(place, given.get("quota")),
-        on_full=_on_full(place, given.get("on_full")),
-    )
-
-
-def _quota(place: _Place, quota: str | int | None) -> int | None:
-    if quota is None:
-        return None
-    from edgefn.config import parse_size  # here only: it reads TOML, and few handlers have a quota
-
-    try:
-        size = parse_size(quota)
-    except ValueError as error:
-        raise place.error(f"quota={quota!r}: {error}") from error
-    if size < policies.MIN_QUOTA:
-        raise place.error(f"quota={quota!r}", f"a quota below {policies.MIN_QUOTA} bytes would hold a few rows only")
-    return size
-
-
-def _on_full(place: _Place, words: str | Iterable[str] | None) -> tuple[str, ...]:
-    try:
-        return policies.DEFAULT if words is None else policies.chain(words)
-    except ValueError as error:
-        raise place.error(f"on_full: {error}") from error
-
-
 def can_thin(kind: Kind, window: Window | None) -> bool:
     """Whether rows of neighbouring windows can be merged: they know what to add up, and share no sample."""
     if kind != "summarize" or window is None or window.kind != "time":
@@ -227,7 +124,7 @@ def can_thin(kind: Kind, window: Window | None) -> bool:
     return window.step == window.size and not window.revise
 
 
-def _check_thin(place: _Place, handler: Handler) -> None:
+def _check_thin(place: Place, handler: Handler) -> None:
     if handler.options.thins and not can_thin(handler.kind, handler.window):
         raise place.error(
             'on_full="thin" merges rows of neighbouring windows, and these cannot be merged',
@@ -236,7 +133,7 @@ def _check_thin(place: _Place, handler: Handler) -> None:
         )
 
 
-def _listening(place: _Place, source: Pattern | str, options: Common) -> tuple[Timestamps, bool]:
+def _listening(place: Place, source: Pattern | str, options: Common) -> tuple[Timestamps, bool]:
     """How a handler listens to topics; one that listens to another handler has no say in it."""
     ts, retained = options.get("ts", "auto"), bool(options.get("retained", False))
     if ts not in get_args(Timestamps):
@@ -246,7 +143,7 @@ def _listening(place: _Place, source: Pattern | str, options: Common) -> tuple[T
     return ts, retained
 
 
-def _type(place: _Place, what: str, annotation: Any) -> Type:
+def _type(place: Place, what: str, annotation: Any) -> Type:
     if annotation in (inspect.Parameter.empty, float, "float"):
         return "float"
     if annotation in (int, "int"):
@@ -260,7 +157,7 @@ def _type(place: _Place, what: str, annotation: Any) -> Type:
     )
 
 
-def _inputs(place: _Place, function: Callable[..., Any], arrays: bool) -> tuple[tuple[Field, ...], tuple[str, ...]]:
+def _inputs(place: Place, function: Callable[..., Any], arrays: bool) -> tuple[tuple[Field, ...], tuple[str, ...]]:
     fields, names = [], []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -301,7 +198,7 @@ def _inputs(place: _Place, function: Callable[..., Any], arrays: bool) -> tuple[
     return tuple(fields), tuple(names)
 
 
-def _outputs(place: _Place, function: Callable[..., Any]) -> tuple[Field, ...]:
+def _outputs(place: Place, function: Callable[..., Any]) -> tuple[Field, ...]:
     """The values named by a NamedTuple annotation; a plain number is called `value`."""
     annotation = _hints(place, function).get("return", inspect.Parameter.empty)
     if isinstance(annotation, type) and issubclass(annotation, tuple) and hasattr(annotation, "_fields"):
@@ -318,14 +215,14 @@ def _outputs(place: _Place, function: Callable[..., Any]) -> tuple[Field, ...]:
     )
 
 
-def _hints(place: _Place, function: Callable[..., Any]) -> dict[str, Any]:
+def _hints(place: Place, function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function)
     except NameError as error:
         raise place.error(f"an annotation: {error}", "define or import it above the handler") from error
 
 
-def _state(place: _Place, function: Callable[..., Any], names: tuple[str, ...]) -> type | None:
+def _state(place: Place, function: Callable[..., Any], names: tuple[str, ...]) -> type | None:
     if "state" not in names:
         return None
     annotation = _hints(place, function).get("state")
@@ -343,7 +240,7 @@ def _handler(
     outputs: tuple[Field, ...] | None = None,
     **extra: Any,
 ) -> None:
-    place = _place(function)
+    place = place_of(function)
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         raise place.error("a compiled handler is a plain function", "use `def` and `return`, without async and yield")
     inputs, names = _inputs(place, function, arrays=kind == "aggregate")
@@ -356,7 +253,7 @@ def _handler(
         function=function,
         inputs=inputs,
         outputs=_outputs(place, function) if outputs is None else outputs,
-        options=_options(place, options, defaults),
+        options=options_of(place, options, defaults),
         file=place.file,
         line=place.line,
         uses=frozenset(names) & frozenset(RESERVED),
@@ -371,17 +268,12 @@ def _handler(
     setattr(function, ATTRIBUTE, handler)
 
 
-def check_name(place: _Place, name: str) -> None:
-    if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii() or len(name) > 64:
-        raise place.error(f"name {name!r}", "a name has letters, digits, - and _ only, 64 at the most: it is a topic")
-
-
 def filter(source: Source, **options: Unpack[Common]) -> Callable[[Function], Function]:
     """Keeps the events for which the function is true: scalars in, bool out. Puts nothing out itself."""
 
     def decorate(function: Function) -> Function:
         if "to" in options:
-            raise _place(function).error(
+            raise place_of(function).error(
                 "a filter puts nothing out", "put to= on a @transform or @aggregate built on it"
             )
         _handler(function, "filter", source, options, {}, outputs=())
@@ -405,7 +297,7 @@ def aggregate(source: Source, window: Window, **options: Unpack[Common]) -> Call
 
     def decorate(function: Function) -> Function:
         if not isinstance(window, Window):
-            raise _place(function).error(
+            raise place_of(function).error(
                 f"its window is {window!r}", 'write a window such as tumbling("1m") or count(100)'
             )
         _handler(function, "aggregate", source, options, {"to": ("local", "uplink")}, window=window)
@@ -422,7 +314,7 @@ def anomaly(
     def decorate(function: Function) -> Function:
         low = threshold if clear is None else clear
         if not low <= threshold:
-            raise _place(function).error(
+            raise place_of(function).error(
                 f"clear={low} is above threshold={threshold}", "an alert clears below what raises it"
             )
         _handler(
@@ -454,7 +346,7 @@ def summarize(
     the fields are those it puts out, unless others are named.
     """
     frame = sys._getframe(1)
-    place = _Place(frame.f_code.co_filename, frame.f_lineno, options.get("name") or "summarize")
+    place = Place(frame.f_code.co_filename, frame.f_lineno, options.get("name") or "summarize")
     window = every if isinstance(every, Window) else tumbling(every)
     wanted = tuple(stats)
     for stat in wanted:
@@ -481,7 +373,7 @@ def summarize(
         function=None,
         inputs=tuple(Field(field) for field in names),
         outputs=outputs,
-        options=_options(place, options, {"to": ("local", "uplink")}),
+        options=options_of(place, options, {"to": ("local", "uplink")}),
         file=place.file,
         line=place.line,
         window=window,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edgefn.api import Field, Handler, Kind, Options, Timestamps
+from edgefn.api import Field, Handler, Kind
 from edgefn.errors import Finding
+from edgefn.options import Options, Timestamps
 from edgefn.topics import Pattern
 from edgefn.windows import Window
 

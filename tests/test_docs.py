@@ -11,12 +11,13 @@ import pytest
 
 import edgefn
 from edgefn import config, policies, testing
-from edgefn.api import PRIORITIES, STATISTICS
+from edgefn.api import STATISTICS
 from edgefn.cli import main
 from edgefn.gateway.drill import Drill
 from edgefn.gateway.operations import Operations
 from edgefn.loader import describe
 from edgefn.monitor import Topics
+from edgefn.options import PRIORITIES
 from edgefn.sinks.envelope import _Envelope
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ from edgefn.engine.engine import Engine
 from edgefn.errors import LinkClosedError
 from edgefn.link import Link
 from edgefn.processes import die_with_parent, log_to_stderr
-from edgefn.watch import Watch
+from edgefn.running import Watch
 
 
 def limit_memory(megabytes: int) -> None:

@@ -21,7 +21,7 @@ from edgefn.errors import PayloadError
 from edgefn.link import Link, Message
 from edgefn.manifest import Manifest
 from edgefn.metrics import Metrics
-from edgefn.watch import Watch
+from edgefn.running import Watch
 
 log = logging.getLogger(__name__)
 

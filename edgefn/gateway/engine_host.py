@@ -17,7 +17,7 @@ from edgefn import link
 from edgefn.bus import Backoff
 from edgefn.manifest import Manifest
 from edgefn.processes import die_with_parent
-from edgefn.watch import Watch
+from edgefn.running import Watch
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from edgefn.api import PRIORITIES, Options, can_thin
+from edgefn.api import can_thin
 from edgefn.config import StreamSettings
 from edgefn.manifest import HandlerManifest, Manifest
+from edgefn.options import PRIORITIES, Options
 
 
 def overridden(manifest: Manifest, settings: Sequence[StreamSettings]) -> Manifest:

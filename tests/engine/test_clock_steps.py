@@ -21,7 +21,7 @@ from edgefn.engine.plan import Part
 from edgefn.engine.session import Arrived, Session
 from edgefn.events import encode
 from edgefn.manifest import Manifest
-from edgefn.watch import Watch
+from edgefn.running import Watch
 from tests.engine.harness import Kept, compiled
 
 S = 10**9

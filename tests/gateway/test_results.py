@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgefn.api import Field, Options
+from edgefn.api import Field
 from edgefn.gateway.results import rows
 from edgefn.manifest import HandlerManifest
 from edgefn.monitor import Topics
+from edgefn.options import Options
 from edgefn.policies import StreamPolicy
 from edgefn.timestamps import to_iso
 from edgefn.windows import tumbling

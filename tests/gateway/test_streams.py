@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgefn.api import Options
 from edgefn.config import Duration, OnFull, Size, StreamSettings
 from edgefn.gateway.streams import idle_tables, overridden
 from edgefn.manifest import HandlerManifest, Manifest
+from edgefn.options import Options
 from edgefn.windows import Window, count, tumbling
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from edgefn.api import Field, Options
+from edgefn.api import Field
 from edgefn.config import Config, GatewaySettings, UplinkSettings
 from edgefn.errors import ConfigError
 from edgefn.gateway.results import Row
 from edgefn.gateway.uplinks import Uplinks
 from edgefn.manifest import HandlerManifest
 from edgefn.metrics import Metrics
+from edgefn.options import Options
 from edgefn.store import Commit, Store
 from tests.store.helpers import START, TurnedClock, a_store
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from edgefn.watch import Watch
+from edgefn.running import Watch
 
 
 def test_nothing_runs_at_first_and_after_leaving() -> None:
@@ -22,7 +22,7 @@ def test_nothing_runs_at_first_and_after_leaving() -> None:
 def test_another_process_sees_which_one_and_since_when() -> None:
     watch = Watch.create()
     before = time.monotonic_ns()
-    code = f"import os; from edgefn.watch import Watch; Watch({watch.fd}).enter(3); os._exit(1)"
+    code = f"import os; from edgefn.running import Watch; Watch({watch.fd}).enter(3); os._exit(1)"
     subprocess.run([sys.executable, "-c", code], pass_fds=[watch.fd], timeout=30)
     number, since = watch.running()
     assert number == 3
