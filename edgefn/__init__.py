@@ -1,6 +1,7 @@
 """The public names of edgefn: what handler files and driver files import, nothing else."""
 
 from edgefn.api import aggregate, anomaly, filter, latest, summarize, transform
+from edgefn.triggers import cron, every, on, system, watch
 from edgefn.windows import count, hopping, session, sliding, tumbling
 
 __version__ = "0.1.0"
@@ -9,12 +10,17 @@ __all__ = [
     "aggregate",
     "anomaly",
     "count",
+    "cron",
+    "every",
     "filter",
     "hopping",
     "latest",
+    "on",
     "session",
     "sliding",
     "summarize",
+    "system",
     "transform",
     "tumbling",
+    "watch",
 ]

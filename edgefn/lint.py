@@ -59,7 +59,11 @@ class Functions:
         self.tree = ast.parse(source, file)
         defined = [node for node in self.tree.body if isinstance(node, ast.FunctionDef)]
         self.by_name = {node.name: node for node in defined}
-        self.replaced = [node for node in defined if self.by_name[node.name] is not node and node.decorator_list]
+        everything = [node for node in self.tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        last = {node.name: node for node in everything}
+        self.replaced = [
+            (node, last[node.name]) for node in everything if last[node.name] is not node and node.decorator_list
+        ]
 
     def reached(self, handlers: Iterable[Handler]) -> list[str]:
         """Names of the functions that run compiled: those of the handlers and the helpers that they call."""
@@ -83,10 +87,9 @@ def check(functions: Functions, handlers: list[Handler], namespace: dict[str, An
         findings += [
             Finding(functions.file, line, f"{name}: {message}", hint) for line, message, hint in _walk(node, known)
         ]
-    for node in functions.replaced:
-        later = functions.by_name[node.name].lineno
-        message = f"{node.name}: a function of this name on line {later} takes its place"
-        findings.append(Finding(functions.file, node.lineno, message, "rename one of them"))
+    for first, later in functions.replaced:
+        message = f"{first.name}: a function of this name on line {later.lineno} takes its place"
+        findings.append(Finding(functions.file, first.lineno, message, "rename one of them"))
     for handler in handlers:
         if handler.function is None:
             continue

@@ -23,10 +23,11 @@ from typing import Any
 import msgspec
 
 import edgefn
-from edgefn import api, lint
+from edgefn import api, lint, triggers
 from edgefn.api import Handler
 from edgefn.errors import Finding, HandlerError
-from edgefn.manifest import HandlerManifest, Manifest
+from edgefn.manifest import FunctionManifest, HandlerManifest, Manifest
+from edgefn.triggers import FunctionSpec
 
 MAX_SOURCE = 1 << 20
 COMPILED = ("engine/codegen.py", "engine/compiled.py", "kernels")
@@ -71,7 +72,8 @@ def cached(file: Path, cache: Path) -> Manifest | None:
     except (OSError, msgspec.DecodeError):
         return None
     # The same content may have been loaded under another name.
-    return msgspec.structs.replace(manifest, file=str(file), seconds=0.0) if Path(manifest.module).exists() else None
+    whole = not manifest.handlers or Path(manifest.module).exists()
+    return msgspec.structs.replace(manifest, file=str(file), seconds=0.0) if whole else None
 
 
 def load(file: Path, cache: Path) -> Manifest:
@@ -95,10 +97,24 @@ def _frames(error: BaseException, file: str) -> Iterator[traceback.FrameSummary]
 
 def _build(file: Path, cache: Path) -> Manifest:
     source = _read(file)
-    handlers = describe(file, source)
+    handlers, specs = describe(file, source)
     version = version_of(source.encode())
     name = _module_name(version)
     target = cache / f"{name}.py"
+    if handlers:
+        _compile(file, source, handlers, target)
+    manifest = Manifest(
+        str(file),
+        version,
+        str(target) if handlers else "",
+        tuple(HandlerManifest.of(handler) for handler in handlers),
+        tuple(FunctionManifest.of(spec) for spec in specs),
+    )
+    _write(cache / f"{name}.json", msgspec.json.encode(manifest).decode())
+    return manifest
+
+
+def _compile(file: Path, source: str, handlers: list[Handler], target: Path) -> None:
     functions = lint.Functions(source, str(file))
 
     from edgefn.engine import codegen
@@ -112,40 +128,49 @@ def _build(file: Path, cache: Path) -> Manifest:
         from edgefn.engine.explain import explain
 
         raise HandlerError(explain(error, str(file), target, source)) from error
-    manifest = Manifest(str(file), version, str(target), tuple(HandlerManifest.of(handler) for handler in handlers))
-    _write(cache / f"{name}.json", msgspec.json.encode(manifest).decode())
-    return manifest
 
 
-def describe(file: Path, source: str) -> list[Handler]:
-    """Runs the file as the plain Python it is and returns its handlers. Raises HandlerError with all findings."""
+def describe(file: Path, source: str) -> tuple[list[Handler], list[FunctionSpec]]:
+    """Runs the file as the plain Python it is and returns its compiled and its Python handlers.
+
+    Raises HandlerError with all findings.
+    """
     try:
         functions = lint.Functions(source, str(file))
     except SyntaxError as error:
         shown = f" in `{error.text.strip()}`" if error.text else ""
         raise HandlerError(Finding(str(file), error.lineno or 0, f"not valid Python: {error.msg}{shown}")) from error
-    namespace: dict[str, Any] = {"__name__": f"edgefn_file_{file.stem}", "__file__": str(file)}
-    module = ModuleType(namespace["__name__"])
-    module.__dict__.update(namespace)
-    sys.modules[module.__name__] = module  # dataclasses look their module up by name
-    exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
-    handlers = api.handlers_of(module.__dict__)
-    if not handlers:
+    module = run(file, source)
+    handlers, specs = api.handlers_of(module.__dict__), triggers.functions_of(module.__dict__)
+    if not handlers and not specs:
         raise HandlerError(
             Finding(
-                str(file), 0, "no handler in this file", "put @filter, @transform, @aggregate or @anomaly on a function"
+                str(file),
+                0,
+                "no handler in this file",
+                "put @filter, @transform, @aggregate, @anomaly or @on on a function",
             )
         )
     findings = lint.check(functions, handlers, module.__dict__)
-    names: dict[str, Handler] = {}
-    for handler in handlers:
+    names: dict[str, Handler | FunctionSpec] = {}
+    everything: list[Handler | FunctionSpec] = [*handlers, *specs]
+    for handler in everything:
         if names.setdefault(handler.name, handler) is not handler:
             findings.append(
                 Finding(str(file), handler.line, f"{handler.name}: defined twice in this file", "rename one")
             )
     if findings:
         raise HandlerError(*findings)
-    return handlers
+    return handlers, specs
+
+
+def run(file: Path, source: str) -> ModuleType:
+    """Executes a handler file as a module whose name no other module has, whatever the file is called."""
+    module = ModuleType(f"edgefn_file_{file.stem}")
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # dataclasses look their module up by name
+    exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
+    return module
 
 
 def _read(file: Path) -> str:

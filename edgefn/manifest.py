@@ -10,8 +10,10 @@ from edgefn.api import Field, Handler, Kind
 from edgefn.errors import Finding
 from edgefn.options import Options, Timestamps
 from edgefn.topics import Pattern
+from edgefn.triggers import FunctionSpec, Policy, Trigger
 from edgefn.windows import Window
 
+ASYNC_CONCURRENCY = 8  # invocations of one async function at once
 MAX_COLUMNS = 62  # fields that the handlers of one source may take: their presence is one bit each
 
 
@@ -69,13 +71,51 @@ class HandlerManifest(msgspec.Struct, frozen=True):
         )
 
 
+class FunctionManifest(msgspec.Struct, frozen=True):
+    """One Python handler: what starts it, and how it is run."""
+
+    name: str
+    function: str  # what the file calls it
+    triggers: tuple[Trigger, ...]
+    options: Options
+    policy: Policy
+    takes: int
+    is_async: bool
+    line: int
+    doc: str = ""
+
+    @property
+    def stream(self) -> str | None:
+        """What the values that it returns are called on their way to the cloud; None where they stay here."""
+        return f"summary/{self.name}" if "uplink" in self.options.to else None
+
+    @property
+    def concurrency(self) -> int:
+        return self.policy.concurrency or (ASYNC_CONCURRENCY if self.is_async else 1)
+
+    @classmethod
+    def of(cls, spec: FunctionSpec) -> FunctionManifest:
+        return cls(
+            name=spec.name,
+            function=spec.function.__name__,
+            triggers=spec.triggers,
+            options=spec.options,
+            policy=spec.policy,
+            takes=spec.takes,
+            is_async=spec.is_async,
+            line=spec.line,
+            doc=(spec.function.__doc__ or "").strip().split("\n")[0],
+        )
+
+
 class Manifest(msgspec.Struct, frozen=True):
-    """One file: either the module made of it and its handlers, or what is wrong with it."""
+    """One file: either what was made of it and its handlers, or what is wrong with it."""
 
     file: str
     version: str = ""
-    module: str = ""
-    handlers: tuple[HandlerManifest, ...] = ()
+    module: str = ""  # of the compiled handlers; empty where there are none
+    handlers: tuple[HandlerManifest, ...] = ()  # the compiled ones
+    functions: tuple[FunctionManifest, ...] = ()  # the Python ones
     findings: tuple[Finding, ...] = ()
     traceback: str = ""
     seconds: float = 0.0  # what compiling took; 0 where the cache had it
@@ -90,7 +130,8 @@ def duplicates(manifests: Sequence[Manifest]) -> list[Finding]:
     seen: dict[str, Manifest] = {}
     findings = []
     for manifest in manifests:
-        for handler in manifest.handlers:
+        everything: list[HandlerManifest | FunctionManifest] = [*manifest.handlers, *manifest.functions]
+        for handler in everything:
             first = seen.setdefault(handler.name, manifest)
             if first is not manifest:
                 findings.append(

@@ -25,7 +25,7 @@ PREAMBLE = (
 
 def load(text: str) -> dict[str, Handler]:
     """The handlers of a file of this text, by name. Its first line is line 7."""
-    return {handler.name: handler for handler in describe(Path("rooms.py"), PREAMBLE + text)}
+    return {handler.name: handler for handler in describe(Path("rooms.py"), PREAMBLE + text)[0]}
 
 
 def refused(text: str) -> str:
@@ -74,7 +74,7 @@ def test_annotations_may_be_texts():
     text = (
         "from __future__ import annotations\n" + PREAMBLE + "@ef.transform('a')\ndef t(n: int) -> Row:\n    return 0\n"
     )
-    (handler,) = describe(Path("rooms.py"), text)
+    (handler,) = describe(Path("rooms.py"), text)[0]
     assert handler.inputs == (Field("n", "int"),)
     assert [field.name for field in handler.outputs] == ["mean", "n"]
 

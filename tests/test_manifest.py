@@ -11,7 +11,7 @@ from edgefn.manifest import HandlerManifest, Manifest
 def described(tmp_path: Path, name: str, source: str) -> Manifest:
     file = tmp_path / name
     file.write_text(source)
-    return Manifest(str(file), handlers=tuple(HandlerManifest.of(one) for one in loader.describe(file, source)))
+    return Manifest(str(file), handlers=tuple(HandlerManifest.of(one) for one in loader.describe(file, source)[0]))
 
 
 def test_two_files_of_one_name_are_told_apart_by_line(tmp_path: Path) -> None:

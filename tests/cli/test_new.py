@@ -12,7 +12,7 @@ def test_a_new_handler_can_be_used_as_it_is(tmp_path: Path, name: str, title: st
     assert result.exit_code == 0
     file = tmp_path / "handlers" / f"{name}.py"
     assert f"created {file}" in result.output
-    handlers = describe(file, file.read_text())
+    handlers, _ = describe(file, file.read_text())
     assert [handler.name for handler in handlers] == [f"{name}_plausible", name]
     assert f"class {title}(NamedTuple)" in file.read_text()
 

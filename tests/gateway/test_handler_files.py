@@ -42,7 +42,7 @@ class Folder:
     def put(self, name: str, source: str, version: str = "1") -> None:
         file = self.path / name
         file.write_text(source)
-        handlers = tuple(HandlerManifest.of(one) for one in loader.describe(file, source))
+        handlers = tuple(HandlerManifest.of(one) for one in loader.describe(file, source)[0])
         entry = self.files._files.setdefault(file, HandlerFile(file))
         entry.active = entry.latest = Manifest(str(file), version, "", handlers)
 
