@@ -96,7 +96,7 @@ def _frames(error: BaseException, file: str) -> Iterator[traceback.FrameSummary]
 
 
 def _build(file: Path, cache: Path) -> Manifest:
-    source = _read(file)
+    source = read_source(file)
     handlers, specs = describe(file, source)
     version = version_of(source.encode())
     name = _module_name(version)
@@ -173,7 +173,7 @@ def run(file: Path, source: str) -> ModuleType:
     return module
 
 
-def _read(file: Path) -> str:
+def read_source(file: Path) -> str:
     data = file.read_bytes()
     if len(data) > MAX_SOURCE:
         raise HandlerError(
