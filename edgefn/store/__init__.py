@@ -2,11 +2,14 @@
 
 from edgefn.store.ledger import Era
 from edgefn.store.records import (
+    CALL,
+    INVOCATION,
     CheckpointPart,
     Commit,
     DeadLetter,
     Drop,
     Item,
+    Letter,
     NewItem,
     OpenReport,
     Refused,
@@ -18,12 +21,15 @@ from edgefn.store.store import Store, open_store
 from edgefn.store.totals import Totals
 
 __all__ = [
+    "CALL",
+    "INVOCATION",
     "CheckpointPart",
     "Commit",
     "DeadLetter",
     "Drop",
     "Era",
     "Item",
+    "Letter",
     "NewItem",
     "OpenReport",
     "Refused",

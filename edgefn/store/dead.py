@@ -1,4 +1,4 @@
-"""Dead letters: what an uplink refused for good is kept here, whole, until somebody sends it again or throws it away.
+"""Dead letters: what an uplink refused for good, or a handler could not do, is kept here until somebody sends it again or not.
 
 An item is in the outbox, among the dead letters, at the far side, or counted as dropped: never in two of them. All
 functions run in SQLite's thread; those that change something, inside a transaction.
@@ -7,11 +7,13 @@ functions run in SQLite's thread; those that change something, inside a transact
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from edgefn.store import outbox
+from edgefn.errors import PayloadError
+from edgefn.events import from_json
+from edgefn.store import checkpoint, outbox
 from edgefn.store.ledger import Ledger, UplinkAccount
-from edgefn.store.records import DeadLetter, Refused
+from edgefn.store.records import CALL, INVOCATION, ITEM, CheckpointPart, DeadLetter, Letter, Refused
 from edgefn.store.rows import COLUMNS, checksum, found
 
 MAX_ROWS = 1000
@@ -39,17 +41,35 @@ def bury(
                 damaged.append(row)
                 continue
             item, why = one.item, refused[row[0]]
-            crc = checksum(row[1], item.seq, item.ts, None, item.payload)
-            db.execute(
-                "INSERT INTO dead (kind, stream, seq, ts, uplink, at, reason, detail, crc, payload) "
-                "VALUES ('item', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (row[1], item.seq, item.ts, uplink.name, now, why.reason[:MAX_REASON], why.detail[:MAX_DETAIL],
-                 crc, item.payload),
-            )  # fmt: skip
-            ledger.dead_rows += 1
-            ledger.dead_bytes += len(item.payload)
+            _insert(db, ledger, ITEM, row[1], item.seq, item.ts, uplink.name, now, why, item.payload)
             outbox.settle(db, ledger, priority, [row], uplink.bit)
         outbox.settle(db, ledger, priority, damaged, uplink.bit, "damaged", uplink.name)
+    _make_room(db, ledger)
+
+
+def add(db: sqlite3.Connection, ledger: Ledger, new: Iterable[Letter]) -> None:
+    """Keeps invocations that their handlers could not do. The oldest letters make room."""
+    for one in new:
+        why = Refused(one.reason, one.detail)
+        _insert(db, ledger, INVOCATION, 0, one.attempts, one.ts, one.handler, one.at, why, one.payload)
+    _make_room(db, ledger)
+
+
+def _insert(
+    db: sqlite3.Connection, ledger: Ledger, kind: str, stream: int, seq: int, ts: int, whose: str, at: int, why: Refused,
+    payload: bytes,
+) -> None:  # fmt: skip
+    db.execute(
+        "INSERT INTO dead (kind, stream, seq, ts, uplink, at, reason, detail, crc, payload) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (kind, stream, seq, ts, whose, at, why.reason[:MAX_REASON], why.detail[:MAX_DETAIL],
+         checksum(stream, seq, ts, None, payload), payload),
+    )  # fmt: skip
+    ledger.dead_rows += 1
+    ledger.dead_bytes += len(payload)
+
+
+def _make_room(db: sqlite3.Connection, ledger: Ledger) -> None:
     while ledger.dead_rows > MAX_ROWS or ledger.dead_bytes > MAX_BYTES:
         _give_up(db, ledger, _some(db, "ORDER BY id LIMIT 1", ()), "refused")
 
@@ -63,27 +83,34 @@ def letters(db: sqlite3.Connection, ledger: Ledger, gateway: str, limit: int, af
     ):
         stream = ledger.by_id.get(stream_id)
         epoch, name = (stream.epoch, stream.name) if stream is not None else ("", "")
-        key = f"{gateway}/{epoch}/{name}/{seq}"
+        key = "" if kind == INVOCATION else f"{gateway}/{epoch}/{name}/{seq}"
         found_letters.append(DeadLetter(id_, kind, key, name, uplink, at, reason, detail, payload))
     return found_letters
 
 
 def requeue(db: sqlite3.Connection, ledger: Ledger, ids: Collection[int] | None) -> int:
-    """Puts letters back into the outbox, each for the uplink that refused it and under its old key; None: all.
+    """Puts letters back: into the outbox, each for the uplink that refused it and under its old key, or before their handler.
 
-    They come after what is there now. Those of an uplink that there is no more stay where they are.
+    None: all. They come after what is there now. Those of an uplink that there is no more stay where they are.
     """
     uplinks = {uplink.name: uplink for uplink in ledger.uplinks if not uplink.retired}
     requeued = 0
     for id_, stream_id, uplink_name, size in list(_chosen(db, ids)):
+        kind, seq, ts, crc, payload = db.execute(
+            "SELECT kind, seq, ts, crc, payload FROM dead WHERE id = ?", (id_,)
+        ).fetchone()
         stream, uplink = ledger.by_id.get(stream_id), uplinks.get(uplink_name)
-        if stream is None or uplink is None:
+        if kind != INVOCATION and (stream is None or uplink is None):
             continue
-        seq, ts, crc, payload = db.execute("SELECT seq, ts, crc, payload FROM dead WHERE id = ?", (id_,)).fetchone()
-        if checksum(stream_id, seq, ts, None, payload) != crc:
+        call = _call(payload) if kind == INVOCATION else ""
+        if checksum(stream_id, seq, ts, None, payload) != crc or call is None:
             _give_up(db, ledger, [(id_, stream_id, uplink_name, size)], "damaged")
             continue
         _forget(db, ledger, id_, size)
+        if stream is None or uplink is None:
+            checkpoint.write(db, ledger, [CheckpointPart(CALL + str(call), "snapshot", payload)])
+            requeued += 1
+            continue
         new_id = ledger.next_item << 2 | stream.priority
         ledger.next_item += 1
         row = (new_id, stream_id, seq, ts, None, uplink.bit, crc, payload, 0, 0, 0, None)
@@ -92,6 +119,15 @@ def requeue(db: sqlite3.Connection, ledger: Ledger, ids: Collection[int] | None)
         stream.gone -= 1
         requeued += 1
     return requeued
+
+
+def _call(payload: bytes) -> str | None:
+    """The id in the letter of an invocation."""
+    try:
+        id_ = from_json(payload)["id"]
+    except (PayloadError, KeyError, TypeError):
+        return None
+    return id_ if isinstance(id_, str) else None
 
 
 def purge(db: sqlite3.Connection, ledger: Ledger, ids: Collection[int] | None) -> int:

@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 from edgefn.policies import USUAL, StreamPolicy
 
 LOW, NORMAL, HIGH = 0, 1, 2
+ITEM, INVOCATION = "item", "invocation"  # kinds of dead letters
+CALL = "call "  # the owner of an invocation that waits is "call " and its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,25 @@ class CheckpointPart:
 
 
 @dataclass(frozen=True, slots=True)
+class Letter:
+    """An invocation that a handler will never do: it becomes a dead letter. `payload` is JSON with its `id`."""
+
+    handler: str
+    at: int  # ns
+    ts: int  # of the event, ns
+    attempts: int
+    reason: str
+    detail: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """What becomes durable together or not at all."""
 
     items: Sequence[NewItem] = ()
     checkpoint: Sequence[CheckpointPart] = ()
+    letters: Sequence[Letter] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +115,13 @@ class Spent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An item that an uplink refused for good, as it was sent, kept until somebody requeues or purges it."""
+    """What an uplink refused for good, or a handler could not do, kept until somebody requeues or purges it."""
 
     id: int
-    kind: str  # "item"
-    key: str
-    stream: str
-    uplink: str
+    kind: str  # ITEM or INVOCATION
+    key: str  # empty for an invocation
+    stream: str  # empty for an invocation
+    uplink: str  # who refused it: the uplink, or the handler
     at: int  # when it was refused, ns
     reason: str
     detail: str

@@ -20,7 +20,7 @@ import msgspec
 from edgefn.errors import StoreError
 from edgefn.store import checkpoint, outbox
 from edgefn.store.ledger import MAX_UPLINKS, Era, Ledger, Stream, UplinkAccount, insert_stream
-from edgefn.store.records import HIGH, LOW, CheckpointPart, Spent
+from edgefn.store.records import HIGH, INVOCATION, LOW, CheckpointPart, Spent
 from edgefn.store.rows import COLUMNS, checksum, intact
 from edgefn.store.source import Source
 
@@ -225,14 +225,15 @@ class _Salvage:
     def _take_letters(self) -> None:
         for _, kind, stream_id, seq, ts, uplink, at, reason, detail, crc, payload in self.source.rows("dead", _LETTER):
             stream = self.streams.get(stream_id)
+            id_ = 0 if kind == INVOCATION and stream_id == 0 else None if stream is None else stream.id
             sound = isinstance(at, int) and all(isinstance(text, str) for text in (kind, uplink, reason, detail))
-            if stream is None or not sound or not intact((0, stream_id, seq, ts, None, 0, 0, 0, crc, payload, None)):
+            if id_ is None or not sound or not intact((0, stream_id, seq, ts, None, 0, 0, 0, crc, payload, None)):
                 log.error("%s: a dead letter of uplink %s is damaged", self.source.path, uplink)
                 continue
-            crc = checksum(stream.id, seq, ts, None, payload)
+            crc = checksum(id_, seq, ts, None, payload)
             self.db.execute(
                 f"INSERT INTO dead ({', '.join(_LETTER)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (kind, stream.id, seq, ts, uplink, at, reason, detail, crc, payload),
+                (kind, id_, seq, ts, uplink, at, reason, detail, crc, payload),
             )
             self.ledger.dead_rows += 1
             self.ledger.dead_bytes += len(payload)

@@ -225,9 +225,11 @@ class Store:
             items, added = outbox.insert(db, ledger, commit.items, self.gateway, moment, self._max_bytes)
             room.make_room(db, ledger, added, self._max_bytes, moment.now)
             checkpoint.write(db, ledger, commit.checkpoint)
+            dead.add(db, ledger, commit.letters)
             return items
 
-        return await self._database.transact(work, len(commit.items) + len(commit.checkpoint))
+        rows = len(commit.items) + len(commit.checkpoint) + len(commit.letters)
+        return await self._database.transact(work, rows)
 
     def position(self) -> int:
         """A handle above all rows stored so far, for `read`."""
@@ -361,13 +363,14 @@ class Store:
         return purged
 
     async def dead(self, limit: int, *, after: int = 0) -> list[DeadLetter]:
-        """What uplinks refused for good, the oldest first, after the letter with the id `after`."""
+        """What uplinks refused for good and handlers could not do, the oldest first, after the letter with the id `after`."""
         return await self._database.read(lambda db, ledger: dead.letters(db, ledger, self.gateway, limit, after))
 
     async def requeue(self, ids: Collection[int] | None) -> int:
-        """Puts dead letters back, each for the uplink that refused it; None: all. Returns how many there were.
+        """Puts dead letters back, each for who refused it; None: all. Returns how many there were.
 
-        They keep their keys and come after what waits now. One for an uplink that there is no more stays.
+        An invocation is then a checkpoint of the owner "call <id>" again. Items keep their keys and come after what waits now;
+        one for an uplink that there is no more stays.
         """
 
         def work(db: sqlite3.Connection, ledger: Ledger) -> int:

@@ -1,0 +1,149 @@
+"""What the next commit has to hold of Python handlers: who waits, who is done, and the effects of those that are.
+
+An event of QoS 1 may come a second time until the engine's commit covers it. Its invocation starts at once all the same; but
+neither its row nor its effects are stored before that commit, nor those of later invocations of its handler, since the
+handler's state holds both. Most invocations are done by then, and never have a row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edgefn.clock import NS
+from edgefn.functions.invocation import Invocation
+from edgefn.functions.memory import Change, Memory
+from edgefn.store import CheckpointPart, Letter, NewItem
+
+FINISHED = 20_000  # ids that are remembered after they were stored as done
+PATIENCE = 30 * NS  # after the engine died: until then, what its events have started may still come again
+
+
+@dataclass(slots=True, eq=False)
+class Completion:
+    """One invocation that is through, or that was given up. `letter`: it ends among the dead letters."""
+
+    invocation: Invocation
+    items: Sequence[NewItem] = ()
+    change: Change = field(default_factory=dict)
+    letter: Letter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One commit's worth. It is stored as it is, as often as it takes; then `Journal.stored` is told."""
+
+    items: list[NewItem]
+    parts: list[CheckpointPart]
+    letters: list[Letter]
+    rows: list[Invocation]
+    done: list[Invocation]
+
+    def __bool__(self) -> bool:
+        return bool(self.items or self.parts or self.letters or self.rows or self.done)
+
+
+class Journal:
+    """Bounded by the queues of the handlers: it holds what they hold, and what is done since the last commit."""
+
+    def __init__(self, memory: Callable[[str], Memory], monotonic: Callable[[], int]) -> None:
+        self.changed = asyncio.Event()  # there is something for a commit
+        self._memory = memory
+        self._monotonic = monotonic
+        self._known: dict[str, Invocation] = {}  # durable, and not stored as done
+        self._unwritten: dict[str, Invocation] = {}  # of these, those whose row is not there or not right
+        self._completions: dict[str, deque[Completion]] = {}  # by handler, in the order in which they ended
+        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._engine = 0
+        self._since = 0  # when that engine began
+
+    def knows(self, id: str) -> bool:
+        """Whether it runs, waits or is done already. One that came again is now the business of the engine that brought it."""
+        invocation = self._known.get(id)
+        if invocation is not None and not invocation.stored:
+            invocation.engine, invocation.covered = self._engine, False
+        return invocation is not None or id in self._finished
+
+    def add(self, invocation: Invocation) -> None:
+        """A durable invocation waits."""
+        self._known[invocation.id] = invocation
+        if not invocation.stored:
+            self._unwritten[invocation.id] = invocation
+            self.changed.set()
+
+    def retried(self, invocation: Invocation) -> None:
+        """It has failed and will be tried again: after a crash, not from the beginning."""
+        if invocation.durable:
+            self._unwritten[invocation.id] = invocation
+            self.changed.set()
+
+    def complete(self, completion: Completion) -> None:
+        invocation = completion.invocation
+        self._memory(invocation.function).change(completion.change)
+        if invocation.durable or completion.items or completion.change or completion.letter:
+            self._unwritten.pop(invocation.id, None)
+            self._completions.setdefault(invocation.function, deque()).append(completion)
+            self.changed.set()
+
+    def engine_started(self, engine: int) -> None:
+        self._engine, self._since = engine, self._monotonic()
+
+    def cover(self, engine: int) -> None:
+        """The engine has cut its next commit: it covers all events that it has brought so far."""
+        late = self._monotonic() - self._since > PATIENCE
+        for invocation in self._known.values():
+            if invocation.engine == engine or (late and invocation.engine):
+                invocation.covered = True
+
+    def cut(self) -> Cut:
+        """Takes what can be stored now."""
+        cut = Cut([], [], [], [], [])
+        for function, waiting in list(self._completions.items()):
+            change: dict[str, bytes | None] = {}
+            while waiting and _is_storable(waiting[0].invocation):
+                self._take(waiting.popleft(), cut, change)
+            if (part := self._memory(function).part(change)) is not None:
+                cut.parts.append(part)
+            if not waiting:
+                del self._completions[function]
+        for invocation in list(self._unwritten.values()):
+            if _is_storable(invocation):
+                del self._unwritten[invocation.id]
+                cut.parts.append(CheckpointPart(invocation.owner, "snapshot", invocation.row()))
+                if not invocation.stored:
+                    cut.parts.extend(invocation.parts)
+                cut.rows.append(invocation)
+        self.changed.clear()
+        return cut
+
+    def _take(self, completion: Completion, cut: Cut, change: dict[str, bytes | None]) -> None:
+        invocation = completion.invocation
+        if invocation.stored:
+            cut.parts.append(CheckpointPart(invocation.owner, "drop"))
+        else:
+            cut.parts.extend(invocation.parts)
+        cut.items.extend(completion.items)
+        change.update(completion.change)
+        if completion.letter is not None:
+            cut.letters.append(completion.letter)
+        cut.done.append(invocation)
+
+    def stored(self, cut: Cut) -> None:
+        for invocation in cut.rows:
+            invocation.stored = True
+        for invocation in cut.done:
+            if self._known.pop(invocation.id, None) is not None:
+                self._finished[invocation.id] = None
+        while len(self._finished) > FINISHED:
+            self._finished.popitem(last=False)
+
+    @property
+    def waiting(self) -> Mapping[str, Invocation]:
+        """Durable invocations that are not stored as done, by id."""
+        return self._known
+
+
+def _is_storable(invocation: Invocation) -> bool:
+    return not invocation.durable or invocation.is_storable()

@@ -1,0 +1,1 @@
+"""Tests of Python handlers: events, workers, the scheduler and what it keeps."""
