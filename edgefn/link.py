@@ -3,7 +3,8 @@
 Gateway to engine
     start      {broker, client_id, checkpoint, interval, gateway, boot, right}: once, first; `boot` is the id of this boot,
                `right` whether gateway time is known to be right
-    plan       {manifests, retired}: the files that are active from now on
+    plan       {manifests, forward}: the files that are active from now on, and patterns of which the gateway wants each message
+    took       {n}: so many messages of QoS 0 were taken in
     committed  {number}: commit `number` is in the store
     interval   {interval}: between two commits from now on, in ns
     stop       {}: commit what there is and leave
@@ -17,6 +18,8 @@ Engine to gateway
                `summaries`, a packed one a row, where the store may merge them
     commit     {number, outputs, parts, confirmed, meters, counters, gauges}: to be stored as one unit; `confirmed`
                is what it then holds of the drivers' sources, {source: sequence number}
+    events     {epoch, ts, events}: messages for Python handlers that came at `ts`, each [topic, payload, retained, position,
+               hash]; `position` is that among the QoS 1 messages of the session `epoch`, or 0. The next commit covers them
     failure    {handler, row, count} or {topic, reason, detail, sample}: one example of what went wrong, now and then
     broker     {state, why}: the engine's own connection
     stopped    {}: the last message

@@ -11,6 +11,7 @@ packet id and hash of topic and payload; a message without DUP never matches (MQ
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from typing import Any
 
@@ -29,6 +30,8 @@ class Deliveries:
         self._barriers: list[int] = []  # how many were acknowledged when each PINGREQ was sent
         self._before: list[tuple[int, int, int]] = []  # of the connection before, not come again yet
         self.uncertain = 0  # processed messages of a session that the broker has lost
+        self.epoch = os.urandom(6).hex()  # names the session
+        self.position = 0  # of the message processed last: what the broker sends again in order, has the same place again
 
     def __len__(self) -> int:
         return len(self._ids) + len(self._before)
@@ -44,6 +47,7 @@ class Deliveries:
         """
         if new and ids:
             self._before.clear()  # the broker sends again all that it will before it sends anything new
+        self.position += len(ids)
         self._ids += ids
         self._hashes += hashes
         self._commits += [commit] * len(ids)
@@ -99,6 +103,7 @@ class Deliveries:
         if not session_present:
             self.uncertain += len(entries)
             entries = []
+            self.epoch, self.position = os.urandom(6).hex(), 0
         self._before = entries
         self._ids, self._hashes, self._commits = [], [], []
         self._acked = 0
@@ -113,10 +118,13 @@ class Deliveries:
         return {
             "ids": np.array([packet_id for packet_id, _, _ in entries], dtype=np.uint16),
             "hashes": np.array([digest for _, digest, _ in entries], dtype=np.int64),
+            "epoch": self.epoch,
+            "position": self.position,
         }
 
     def restore(self, part: dict[str, Any]) -> None:
         """Takes up a checkpoint: all that it lists is committed."""
+        self.epoch, self.position = part.get("epoch", self.epoch), part.get("position", 0)
         self._before = [
             (int(packet_id), int(digest), 0) for packet_id, digest in zip(part["ids"], part["hashes"], strict=True)
         ]

@@ -11,10 +11,12 @@ import msgspec
 
 from edgefn.address import BrokerAddress
 from edgefn.engine import saved
+from edgefn.engine.forwarding import Forwarding
 from edgefn.engine.ingest import Ingest
 from edgefn.engine.nodes import Context, Output
 from edgefn.engine.plan import Part, Plan
 from edgefn.engine.sequences import Sequences
+from edgefn.engine.subscriptions import disjoint
 from edgefn.engine.session import Arrived, Session
 from edgefn.engine.timeline import Offset, Timeline
 from edgefn.errors import PayloadError
@@ -45,6 +47,7 @@ class Engine:
         self._time = Timeline(clock)
         self._session: Session | None = None
         self._sequences = Sequences(self.metrics)
+        self._forwarding = Forwarding(self.metrics)
         self._driver_topics = b""
         self._ingest: Ingest | None = None  # of the plan
         self._selector = selectors.DefaultSelector()
@@ -153,6 +156,9 @@ class Engine:
         if self._ingest.take(arrived, session.deliveries, self._number + 1, self._context.now):
             self._dirty = True
         self._unsaved = self._untold = True
+        # Before the commit that covers them.
+        if (message := self._forwarding.message(session.deliveries.epoch, self._time.arrival())) is not None:
+            self._link.send(message)
 
     def _run_plan(self) -> None:
         self.plan.run(self._context)
@@ -290,6 +296,8 @@ class Engine:
             self._committed = message["number"]
             if self._session is not None:
                 self._session.acknowledge(self._committed)
+        elif kind == "took":
+            self._forwarding.taken(message["n"])
         elif kind == "interval":
             self._interval = message["interval"]
         elif kind == "stop":
@@ -335,12 +343,13 @@ class Engine:
         for owner in new:
             self._checkpoint.pop(owner, None)
         self.plan = plan
+        self._forwarding.change(message["forward"])
         self._ingest = Ingest(
-            plan, self.metrics, self._sequences, self._time, self._driver_topics, self._sample_payload
+            plan, self.metrics, self._sequences, self._time, self._driver_topics, self._sample_payload, self._forwarding
         )
         self._planned = True
         if self._session is not None:
-            self._session.subscribe(plan.filters())
+            self._session.subscribe(disjoint(plan.filters() | self._forwarding.filters))
         self._link.send(
             {
                 "type": "ready",

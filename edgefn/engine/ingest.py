@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edgefn.engine import json_kernels
 from edgefn.engine.decode import MAX_SKEW, fields_of
 from edgefn.engine.deliveries import Deliveries
+from edgefn.engine.forwarding import Forwarding
 from edgefn.engine.frames import FLAGS, HASH, PACKET_ID, PAYLOAD, PAYLOAD_LENGTH, TOPIC, TOPIC_LENGTH
 from edgefn.engine.plan import Plan
 from edgefn.engine.sequences import Sequences, belongs
@@ -75,6 +76,7 @@ class Ingest:
         timeline: Timeline,
         driver_topics: bytes,
         sample: Sample,
+        forwarding: Forwarding | None = None,
     ) -> None:
         self._plan = plan
         self._metrics = metrics
@@ -82,6 +84,7 @@ class Ingest:
         self._timeline = timeline
         self._driver_topics = driver_topics
         self._sample = sample
+        self._forwarding = forwarding or Forwarding(metrics)
         self._status = np.zeros(2, np.int64)
         self._forget()
 
@@ -92,6 +95,7 @@ class Ingest:
         self._wanted = np.zeros(0, np.bool_)  # by topic: there is a source for it
         self._alone = np.zeros(0, np.bool_)  # by topic: its messages never go in a run
         self._of_drivers = np.zeros(0, np.bool_)
+        self._forwarded: set[int] = set()  # topics that Python handlers listen to
 
     def take(self, arrived: Arrived, deliveries: Deliveries, commit: int, now: int) -> bool:
         """Decodes all messages; `commit` is the number of the next commit, now: monotonic ns.
@@ -148,7 +152,9 @@ class Ingest:
                 feed.since = np.concatenate([feed.since, np.zeros(more, np.int64)])
         sources = {source.name for source, _ in self._plan.router.route(topic)}
         self._wanted[number] = bool(sources)
-        self._alone[number] = self._plan.latest.wants(topic)
+        if self._forwarding.wants(topic):
+            self._forwarded.add(number)
+        self._alone[number] = self._plan.latest.wants(topic) or number in self._forwarded
         self._of_drivers[number] = topic.startswith(self._driver_topics)
         for feed in self._feeds:
             if feed.source.name in sources:
@@ -233,15 +239,16 @@ class Ingest:
             deliveries.processed([packet_id], [digest], commit, new=not dup)
         topic = _topic(arrived, i)
         sources, asked_for = plan.router.route(topic), plan.latest.wants(topic)
-        if not sources and not asked_for:
+        forwarded = number in self._forwarded
+        if not sources and not asked_for and not forwarded:
             count("events.unrouted")
             return
         if retained:
             count("events.retained")
         count("events.in")
         try:
-            fields = fields_of(_payload(arrived, i))
             is_own = bool(self._of_drivers[number])
+            fields = fields_of(_payload(arrived, i)) if sources or asked_for or is_own else {}
             if is_own and durable and self._came_before(fields):
                 count("events.duplicate")
                 return
@@ -253,8 +260,14 @@ class Ingest:
                 count("events.samples", plan.add(source, label, fields, arrival, retained=retained, by_gateway=is_own))
                 if durable:
                     plan.urgent.add(source.name)
-        except PayloadError as error:
-            self._fail(arrived, i, error)
+        except PayloadError as error:  # of no use to compiled handlers; Python handlers read it themselves
+            if sources or asked_for:
+                self._fail(arrived, i, error)
+        if forwarded:
+            self._forwarding.add(
+                topic, _payload(arrived, i), retained=retained,
+                position=deliveries.position if durable else 0, digest=digest,
+            )  # fmt: skip
         for source, label in sources:
             self._by_name[source.name].note(number, label)
 

@@ -71,5 +71,5 @@ def _write(fd: int, text: str) -> None:
 def install() -> tuple[Printed, Printed]:
     """Makes `print`, `sys.stderr` and `logging` of this process speak for the handler that runs."""
     sys.stdout, sys.stderr = out, err = Printed(1, "info"), Printed(2, "warning")
-    logging.basicConfig(handlers=[_Records()], level=logging.INFO, force=True)
+    logging.basicConfig(handlers=[_Records()], level=logging.INFO, format="%(message)s", force=True)
     return out, err

@@ -22,6 +22,7 @@ from edgefn.metrics import Metrics
 log = logging.getLogger(__name__)
 
 IDLE = 30.0  # seconds after which an idle worker goes
+HEARSAY = 0.2  # seconds until a worker without a connection is held to be alive
 LEAVING = 2.0  # seconds that a worker which was told to leave may take
 RESTART = 1.0  # seconds before the template is started again, where it died soon after its start
 
@@ -46,6 +47,10 @@ class _Connection(asyncio.Protocol):
             self._worker.kill("connection", f"it wrote to edgefn's own connection ({error})")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # It has died, most probably, and the template says how in a moment.
+        asyncio.get_running_loop().call_later(HEARSAY, self._suspect)
+
+    def _suspect(self) -> None:
         if self._worker.calls and self._worker.status is None:
             self._worker.kill("connection", "it closed its connection to edgefn")
 

@@ -112,7 +112,7 @@ class Outcome(msgspec.Struct, tag="outcome", frozen=True):
     state: dict[str, bytes | None] = {}  # what changed; None: deleted
     wall: int = 0
     cpu: int = 0
-    memory: int = 0  # that the worker has now
+    memory: int = 0  # that the worker has got since it began
     peak: int = 0
 
 

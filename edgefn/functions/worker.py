@@ -56,6 +56,7 @@ class Worker:
         self._states: dict[str, dict[str, bytes]] = {}
         self._module: ModuleType
         self._printed: tuple[Printed, ...] = ()
+        self._base = resident()
 
     def run(self) -> None:
         """Returns when it is told to leave, or when the gateway has gone."""
@@ -183,12 +184,12 @@ class Worker:
         return Outcome(
             outcome.id, outcome.result, outcome.error, outcome.traceback, outcome.value, outcome.forwards,
             outcome.invokes, outcome.state, time.perf_counter_ns() - started, time.process_time_ns() - cpu,
-            resident(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+            max(0, resident() - self._base), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
         )  # fmt: skip
 
 
 def resident() -> int:
-    """Bytes of memory that this process has to itself: resident, without what it shares with the template."""
+    """Bytes of anonymous memory; with what it shares with the template, since the kernel does not tell that apart cheaply."""
     try:
         with open("/proc/self/statm", "rb") as file:
             _, rss, shared = file.read().split()[:3]

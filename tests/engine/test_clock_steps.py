@@ -91,7 +91,7 @@ class Running:
                 "broker": BrokerAddress().to_dict(), "client_id": "engine",
             }
         )  # fmt: skip
-        self.engine._told({"type": "plan", "manifests": [msgspec.to_builtins(manifest)]})
+        self.engine._told({"type": "plan", "manifests": [msgspec.to_builtins(manifest)], "forward": []})
         self.packet_id = 0
 
     def send(self, message: dict[str, Any]) -> None:
@@ -299,11 +299,11 @@ def test_a_handler_that_comes_back_after_the_clock_was_set_back_does_not_wait_ei
 ) -> None:
     engine = start()
     engine.events(own(clock, 1))
-    engine.engine._told({"type": "plan", "manifests": []})
+    engine.engine._told({"type": "plan", "manifests": [], "forward": []})
     engine.commit()
     clock.offset -= HOUR
     engine.commit()
-    engine.engine._told({"type": "plan", "manifests": [msgspec.to_builtins(manifest)]})
+    engine.engine._told({"type": "plan", "manifests": [msgspec.to_builtins(manifest)], "forward": []})
     engine.events(own(clock, 2))
     assert engine.late == 0
     assert [row.value for row in engine.commit()["own"]] == [1]
