@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -123,6 +125,16 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def ok(self) -> bool:
         return not self.findings
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveFunction:
+    """A Python handler that runs now."""
+
+    manifest: FunctionManifest
+    path: Path  # the handler file, as people know it
+    version: str
+    source: Path  # what holds this version's text: the file may have been changed since, or be half written
 
 
 def duplicates(manifests: Sequence[Manifest]) -> list[Finding]:

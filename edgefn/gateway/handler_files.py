@@ -19,7 +19,7 @@ from edgefn import loader, manifest
 from edgefn.config import StreamSettings
 from edgefn.errors import Finding
 from edgefn.gateway.streams import overridden
-from edgefn.manifest import HandlerManifest, Manifest
+from edgefn.manifest import ActiveFunction, FunctionManifest, HandlerManifest, Manifest
 
 log = logging.getLogger(__name__)
 
@@ -80,16 +80,33 @@ class HandlerFiles:
         manifests = [one.active for _, one in sorted(self._files.items()) if one.active is not None]
         refused = {(finding.file, finding.line) for finding in manifest.conflicts(manifests)}
 
-        def running(file: Manifest) -> tuple[HandlerManifest, ...]:
+        def runs(file: Manifest, handler: HandlerManifest | FunctionManifest) -> bool:
+            stopped = handler.name in self._paused or self._is_quarantined(handler.name, file.version)
+            return not stopped and (file.file, handler.line) not in refused
+
+        def compiled(file: Manifest) -> tuple[HandlerManifest, ...]:
             kept: dict[str, HandlerManifest] = {}
             for handler in file.handlers:  # in the order of lines: what a handler builds on stands above it
-                stopped = handler.name in self._paused or self._is_quarantined(handler.name, file.version)
-                refused_here = (file.file, handler.line) in refused
-                if not stopped and not refused_here and (handler.parent is None or handler.parent in kept):
+                if runs(file, handler) and (handler.parent is None or handler.parent in kept):
                     kept[handler.name] = handler
             return tuple(kept.values())
 
-        return [msgspec.structs.replace(file, handlers=running(file)) for file in manifests]
+        return [
+            msgspec.structs.replace(
+                file,
+                handlers=compiled(file),
+                functions=tuple(one for one in file.functions if one.options.enabled and runs(file, one)),
+            )
+            for file in manifests
+        ]
+
+    def functions(self) -> list[ActiveFunction]:
+        """The Python handlers that run now."""
+        return [
+            ActiveFunction(function, Path(file.file), file.version, Path(file.file))
+            for file in self.active()
+            for function in file.functions
+        ]
 
     def _is_quarantined(self, name: str, version: str) -> bool:
         strikes = self._strikes.get(name)

@@ -9,7 +9,7 @@ import pytest
 
 from edgefn import loader
 from edgefn.gateway.handler_files import STRIKES, HandlerFile, HandlerFiles
-from edgefn.manifest import HandlerManifest, Manifest
+from edgefn.manifest import FunctionManifest, HandlerManifest, Manifest
 
 ROOMS = """
 from edgefn import aggregate, count, filter
@@ -42,9 +42,11 @@ class Folder:
     def put(self, name: str, source: str, version: str = "1") -> None:
         file = self.path / name
         file.write_text(source)
-        handlers = tuple(HandlerManifest.of(one) for one in loader.describe(file, source)[0])
+        compiled, python = loader.describe(file, source)
+        handlers = tuple(HandlerManifest.of(one) for one in compiled)
+        functions = tuple(FunctionManifest.of(one) for one in python)
         entry = self.files._files.setdefault(file, HandlerFile(file))
-        entry.active = entry.latest = Manifest(str(file), version, "", handlers)
+        entry.active = entry.latest = Manifest(str(file), version, "", handlers, functions)
 
     def running(self) -> list[tuple[str, str]]:
         return [(Path(file.file).name, one.name) for file in self.files.active() for one in file.handlers]
@@ -100,3 +102,27 @@ async def test_a_state_is_told_once_and_cleared_when_the_file_has_gone(folder: F
     await folder.files._retire(folder.path / "a.py")
     await folder.files.tell_all()
     assert folder.told == {"plausible": None, "mean": None}
+
+
+LIGHT = """
+from edgefn import on
+
+@on("door")
+def {name}(event):
+    return None
+
+@on("door", enabled=False)
+def idle(event):
+    return None
+"""
+
+
+async def test_python_handlers_run_unless_disabled_paused_or_named_like_another(folder: Folder) -> None:
+    folder.put("a.py", ROOMS.format(topic="a", name="mean"))
+    folder.put("b.py", LIGHT.format(name="light"), version="7")
+    [light] = folder.files.functions()
+    assert (light.manifest.name, light.path, light.version) == ("light", folder.path / "b.py", "7")
+    await folder.files.tell_all()
+    folder.put("b.py", LIGHT.format(name="mean"))
+    assert folder.files.functions() == []
+    assert folder.running() == [("a.py", "plausible"), ("a.py", "mean")]
