@@ -65,6 +65,11 @@ class EngineSettings(msgspec.Struct, frozen=True):
     memory: Size = Size(512 << 20)
 
 
+class FunctionsSettings(msgspec.Struct, frozen=True):
+    workers: int = 8
+    secrets: str = "secrets"
+
+
 class StoreSettings(msgspec.Struct, frozen=True):
     max_size: Size = Size(256 << 20)
     ballast: Size = Size(8 << 20)
@@ -108,6 +113,7 @@ class Config(msgspec.Struct, frozen=True):
     gateway: GatewaySettings = GatewaySettings()
     broker: BrokerSettings = BrokerSettings()
     engine: EngineSettings = EngineSettings()
+    functions: FunctionsSettings = FunctionsSettings()
     store: StoreSettings = StoreSettings()
     clock: ClockSettings = ClockSettings()
     monitor: MonitorSettings = MonitorSettings()
@@ -125,6 +131,11 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def store_path(self) -> Path:
         return Path(self.gateway.state) / STORE
+
+    @property
+    def secrets_path(self) -> Path:
+        """Where `ctx.secret` looks, after the credentials of systemd."""
+        return self.folder / self.functions.secrets
 
     def address(self) -> BrokerAddress:
         """Raises ConfigError where the password file cannot be read."""
@@ -147,6 +158,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "gateway": GatewaySettings,
     "broker": BrokerSettings,
     "engine": EngineSettings,
+    "functions": FunctionsSettings,
     "store": StoreSettings,
     "clock": ClockSettings,
     "monitor": MonitorSettings,
@@ -208,6 +220,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "engine.commit_interval": (lambda ns: 10 * _MS <= ns <= 10 * _MINUTE, "between 10ms and 10m is allowed"),
     "engine.deadline": (lambda ns: ns >= 10 * _MS, "10ms or more is allowed"),
     "engine.memory": (lambda size: size >= 16 << 20, "16MB or more is allowed"),
+    "functions.workers": (lambda n: 1 <= n <= 64, "1 to 64 are allowed"),
     "store.max_size": (lambda size: size >= 64 << 10, "64kB or more is allowed"),
     "store.ballast": (lambda size: size == 0 or size >= 256 << 10, "256kB or more is allowed, or 0 for none"),
     "clock.patience": (lambda ns: ns <= 60 * _MINUTE, "up to 1h is allowed"),

@@ -55,6 +55,7 @@ class Journal:
         self._known: dict[str, Invocation] = {}  # durable, and not stored as done
         self._unwritten: dict[str, Invocation] = {}  # of these, those whose row is not there or not right
         self._completions: dict[str, deque[Completion]] = {}  # by handler, in the order in which they ended
+        self._loose: list[CheckpointPart] = []  # of no invocation that is stored
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._engine = 0
         self._since = 0  # when that engine began
@@ -72,6 +73,11 @@ class Journal:
         if not invocation.stored:
             self._unwritten[invocation.id] = invocation
             self.changed.set()
+
+    def note(self, part: CheckpointPart) -> None:
+        """Something that triggers have to remember, whatever becomes of an invocation."""
+        self._loose.append(part)
+        self.changed.set()
 
     def retried(self, invocation: Invocation) -> None:
         """It has failed and will be tried again: after a crash, not from the beginning."""
@@ -99,7 +105,8 @@ class Journal:
 
     def cut(self) -> Cut:
         """Takes what can be stored now."""
-        cut = Cut([], [], [], [], [])
+        cut = Cut([], self._loose, [], [], [])
+        self._loose = []
         for function, waiting in list(self._completions.items()):
             change: dict[str, bytes | None] = {}
             while waiting and _is_storable(waiting[0].invocation):

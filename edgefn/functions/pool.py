@@ -92,6 +92,11 @@ class Pool:
         self._stopping = False
         self._sweep: asyncio.TimerHandle | None = None
 
+    @property
+    def pids(self) -> list[int]:
+        """The template and its workers."""
+        return [pid for pid in (self.template_pid, *(one.pid for one in self.workers.values())) if pid]
+
     # The template
 
     def want(self) -> None:

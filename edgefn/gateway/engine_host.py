@@ -40,6 +40,9 @@ class Supervisor(Protocol):
     def active(self) -> list[Manifest]:
         """The files that make the plan."""
 
+    def forward(self) -> list[str]:
+        """Patterns of which each message is wanted as it is."""
+
     async def on_message(self, message: link.Message) -> None:
         """Anything the engine says, except what the host handles itself. Must not wait for the engine."""
 
@@ -88,7 +91,8 @@ class EngineHost:
         self.send(self._plan())
 
     def _plan(self) -> link.Message:
-        return {"type": "plan", "manifests": [msgspec.to_builtins(one) for one in self._supervisor.active()]}
+        manifests = [msgspec.to_builtins(one) for one in self._supervisor.active() if one.handlers]
+        return {"type": "plan", "manifests": manifests, "forward": self._supervisor.forward()}
 
     async def run(self) -> None:
         """Keeps an engine running until `stop`."""

@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import edgefn
 from edgefn import link
 from edgefn.address import BrokerAddress
 from edgefn.bus import Bus
-from edgefn.clock import NS, SharedClock
+from edgefn.clock import SharedClock
 from edgefn.config import Config, cache_folder
 from edgefn.errors import StoreDamagedError, StoreError
 from edgefn.events import to_json
@@ -24,27 +24,26 @@ from edgefn.gateway import results, systemd
 from edgefn.gateway.alerts import Alerts
 from edgefn.gateway.children import DriverProcess, driver_configuration
 from edgefn.gateway.commands import Commands
+from edgefn.gateway.commits import Commits
 from edgefn.gateway.doorstep import enter_store
 from edgefn.gateway.engine_host import EngineHost
 from edgefn.gateway.handler_files import HandlerFiles
 from edgefn.gateway.publisher import Publisher
+from edgefn.gateway.python_handlers import PythonHandlers, is_theirs
 from edgefn.gateway.results import Publication, Row
 from edgefn.gateway.timekeeping import Timekeeper
 from edgefn.gateway.uplinks import Uplinks
 from edgefn.gateway.verbs import BESIDE, verbs
-from edgefn.gateway.wear import WriteBudget, written_bytes
 from edgefn.manifest import Manifest
 from edgefn.metrics import Metrics
 from edgefn.monitor import Monitor, Topics
 from edgefn.resources import bundled
-from edgefn.store import CheckpointPart, Commit, Item, Store, open_store
+from edgefn.store import Store, open_store
 from edgefn.timestamps import to_iso
 
 log = logging.getLogger(__name__)
 
-RETRY_COMMIT = (1.0, 30.0)  # seconds: the first wait after the store has refused a commit, and the longest
 ENGINE_PATIENCE = 20.0  # seconds that drivers wait for the engine's first connection
-FULL = "the disk is full: the store does not grow, and new items use the room of those that were sent"
 METER = ("events", "rows", "skipped", "raised", "ns")
 
 
@@ -61,15 +60,10 @@ class Gateway:
         self.files = HandlerFiles(folder, self._cache, self._tell_handler, self._plan_changed, config.stream)
         self._meters: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, Any] = {}
-        self._newest: dict[str, tuple[str, int]] = {}  # stream → epoch and number of its newest item
-        self._interval = int(config.engine.commit_interval)
-        self._budget = WriteBudget(int(config.store.daily_writes), self._interval)
-        self._commits: asyncio.Queue[link.Message] = asyncio.Queue(1)  # the engine sends one and waits
-        self._committing = asyncio.Event()  # set while no commit is under way
-        self._committing.set()
         self._engine_connected = asyncio.Event()
         self._engine_state: dict[str, Any] = {"state": "starting"}
-        self._store_state = "ok"
+        self.python: PythonHandlers
+        self.commits: Commits
         self.uplinks: Uplinks
         self.time: Timekeeper
         self.store: Store
@@ -102,6 +96,30 @@ class Gateway:
             self._publisher = Publisher(self.bus, self.metrics)
             self._alerts = Alerts(self.bus, self.topics)
             self.uplinks.open(self.store)
+            self.python = PythonHandlers(
+                self._publisher,
+                self.topics,
+                self._clock,
+                self.metrics,
+                workers=config.functions.workers,
+                secrets=config.secrets_path,
+                state=config.store_path.parent,
+                is_right=lambda: self.time.is_right,
+            )
+            self.python.begin(await self.store.load_checkpoint())
+            self.commits = Commits(
+                self.store,
+                self.uplinks,
+                self.python.scheduler.journal,
+                self.time,
+                self,
+                generation=lambda: self.engine.generation,
+                tell_interval=lambda interval: self.engine.send({"type": "interval", "interval": interval}),
+                clock=self._clock,
+                metrics=self.metrics,
+                interval=int(config.engine.commit_interval),
+                daily_writes=int(config.store.daily_writes),
+            )
             can_do = verbs(self.files, self.store, self.uplinks)
             commands = Commands(self.bus, self.topics, self.metrics, can_do, BESIDE)
             self.engine = EngineHost(
@@ -120,7 +138,8 @@ class Gateway:
                     for name, work in (
                         ("monitor", self.monitor.run(self._gauges)),
                         ("publisher", self._publisher.run()),
-                        ("commits", self._commit_all()),
+                        ("commits", self.commits.run()),
+                        ("python handlers", self.python.run()),
                         ("alerts", self._alerts.run()),
                         ("commands", commands.run()),
                         ("main", self._main()),
@@ -172,6 +191,8 @@ class Gateway:
         """First those that make events, then those that work on them, then those that send."""
         await self.drivers.stop()
         await self.engine.stop()
+        await self.python.stop()
+        await self.commits.flush()
         await self.uplinks.drain()
         await self.monitor.publish_metrics(self._gauges)
         await self.monitor.offline()
@@ -181,29 +202,31 @@ class Gateway:
         try:
             await self.store.damage()
         except StoreDamagedError as error:
-            self._store_state = str(error)
             log.error("%s; this gateway ends for that", error)
             raise
 
     # What the engine's host asks and tells
 
     async def start_message(self) -> link.Message:
-        while not self._commits.empty():  # of the engine before; it cannot be told any more
-            self._commits.get_nowait()
-        await self._committing.wait()
+        await self.commits.forget()
+        self.python.scheduler.journal.engine_started(self.engine.generation)
+        saved = await self.store.load_checkpoint()
         return {
             "type": "start",
             "broker": self._address.to_dict(),
             "client_id": f"edgefn-{self.config.gateway.id}-engine",
             "gateway": self.config.gateway.id,
-            "interval": self._interval,
+            "interval": self.commits.interval,
             "boot": self.time.boot,
             "right": self.time.is_right,
-            "checkpoint": await self.store.load_checkpoint(),
+            "checkpoint": {owner: parts for owner, parts in saved.items() if not is_theirs(owner)},
         }
 
     def active(self) -> list[Manifest]:
         return self.files.active()
+
+    def forward(self) -> list[str]:
+        return self.python.patterns
 
     async def on_message(self, message: link.Message) -> None:
         kind = message["type"]
@@ -215,7 +238,10 @@ class Gateway:
                 self.metrics.gauge(f"engine.{name}", value)
             await self._note_meters(message["meters"])
             if kind == "commit":
-                self._commits.put_nowait({**message, "engine": self.engine.generation})
+                self.commits.add(message, self.engine.generation)
+        elif kind == "events":
+            if taken := self.python.events(message, self.engine.generation):
+                self.engine.send({"type": "took", "n": taken})
         elif kind == "failure":
             await self._note_failure(message)
         elif kind == "broker":
@@ -241,6 +267,7 @@ class Gateway:
             await self.files.strike(handler, why)
 
     def _plan_changed(self) -> None:
+        self.python.deploy(self.files.functions())
         self.engine.change_plan()
 
     async def _settle_alerts(self) -> None:
@@ -249,78 +276,26 @@ class Gateway:
 
     # Results
 
-    async def _commit_all(self) -> None:
-        """Stores each commit of the engine, as often as it takes, and confirms it."""
-        while True:
-            message = await self._commits.get()
-            self._committing.clear()
-            try:
-                await self._commit(message)
-            finally:
-                self._committing.set()
+    def rows(self, message: link.Message) -> list[Row]:
+        """What the engine has put out with a commit; those who listen to it start with the same commit."""
+        rows = list(results.rows(message["outputs"], self.files.handler, self.time.correction))
+        self.python.rows(row for row in rows if not row.is_alert)  # alerts have started theirs when they came
+        return rows
 
-    async def _commit(self, message: link.Message) -> None:
-        stored = await self._store_commit(message)
-        if stored is None:
-            return  # of an engine that has died since: its events come again
-        rows, stored_items = stored
-        for item in stored_items:
-            self._newest[item.stream] = (item.epoch, item.seq)
+    def stored(self, message: link.Message, rows: Sequence[Row]) -> None:
+        """A commit of the engine is in the store."""
         if message["engine"] == self.engine.generation:  # the next one begins to number its commits anew
             self.engine.send({"type": "committed", "number": message["number"]})
         if message["confirmed"]:
             self._publisher.add([Publication(self.topics.confirmed, to_json(message["confirmed"]), 0, False)])
-        self.metrics.count("summaries.made", len(stored_items))
-        self._watch_writes()
-        self.uplinks.kick()
         self._publisher.add(
             publication for row in rows if not row.is_alert for publication in row.publications(self.topics)
         )
 
-    def _watch_writes(self) -> None:
-        """Lets the engine commit less often where the disk gets more than its budget."""
-        written = written_bytes()
-        interval = self._budget.interval(written, self._clock.monotonic())
-        if interval != self._interval:
-            self._interval = interval
-            self.engine.send({"type": "interval", "interval": interval})
-        self.uplinks.expect_commits(interval / NS)
-        self.metrics.gauge("store.written_bytes", written)
-        self.metrics.gauge("engine.commit_interval_s", interval / NS)
-
-    async def _store_commit(self, message: link.Message) -> tuple[list[Row], list[Item]] | None:
-        """As often as it takes, while the engine that waits for it lives; a new one must not wait for the disk.
-
-        The rows are made anew each time: while the disk refuses, the clock may be put right.
-        """
-        parts = [
-            CheckpointPart(owner, "snapshot" if snapshot else "delta", data)
-            for owner, snapshot, data in message["parts"]
-        ]
-        delay, longest = RETRY_COMMIT
-        while True:
-            try:
-                async with self.time.steady:
-                    rows = list(results.rows(message["outputs"], self.files.handler, self.time.correction))
-                    stored = await self.store.commit(Commit(self.uplinks.items(rows), parts))
-            except StoreDamagedError:
-                raise
-            except StoreError as error:
-                if self._store_state == "ok":
-                    log.error("%s; handlers go on, and what they put out waits", error)
-                self._store_state = str(error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, longest)
-                if message["engine"] != self.engine.generation:
-                    return None
-                continue
-            if self._store_state != "ok":
-                log.warning("the store takes commits again")
-            self._store_state = "ok"
-            return rows, stored
-
     def _publish(self, outputs: list[dict[str, Any]]) -> None:
-        for row in results.rows(outputs, self.files.handler, self.time.correction):
+        rows = list(results.rows(outputs, self.files.handler, self.time.correction))
+        self.python.rows(rows, self.engine.generation)
+        for row in rows:
             self._alerts.note(self.topics.alert(row.handler.name, row.key), row.handler.name, row.is_raised)
             self._publisher.add(row.publications(self.topics))
             self.metrics.count("alerts.published")
@@ -362,16 +337,21 @@ class Gateway:
         )
 
     async def _gauges(self) -> dict[str, Any]:
-        await self.files.tell_all(self._meters, self._failures)
+        await self.files.tell_all({**self._meters, **self.python.scheduler.report()}, self._failures)
         await self._settle_alerts()  # the broker may have come back with what a crash had left there
         told: dict[str, Any] = {
             "clock": self.time.report(),
             "engine": self._engine_state,
-            "store": FULL if self._store_state == "ok" and self.store.lean else self._store_state,
-            "streams": self._newest,
+            "store": self.commits.state,
+            "streams": self.commits.newest,
             "uplinks": {},
             "drops": [],
-            "processes": {"gateway": os.getpid(), "engine": self.engine.pid, "drivers": self.drivers.pid},
+            "processes": {
+                "gateway": os.getpid(),
+                "engine": self.engine.pid,
+                "drivers": self.drivers.pid,
+                "workers": self.python.scheduler.pool.pids,
+            },
         }
         try:
             told["uplinks"] = await self.uplinks.states()

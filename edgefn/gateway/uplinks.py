@@ -12,7 +12,6 @@ from typing import Any
 from edgefn.clock import Clock
 from edgefn.config import Config
 from edgefn.errors import StoreError
-from edgefn.gateway.results import Row
 from edgefn.metrics import Metrics
 from edgefn.sinks import Sink, load_sink
 from edgefn.store import NewItem, Store
@@ -55,11 +54,10 @@ class Uplinks:
             for name, sink in self._sinks.items()
         }
 
-    def items(self, rows: Iterable[Row]) -> list[NewItem]:
-        """What of these rows goes into the outbox, and for which uplinks; nothing for what none of them wants."""
+    def items(self, items: Iterable[NewItem | None]) -> list[NewItem]:
+        """What of these goes into the outbox, and for which uplinks; nothing for what none of them wants."""
         found = []
-        for row in rows:
-            item = row.item()
+        for item in items:
             if item is None:
                 continue
             names = self._wanting(item.stream)
