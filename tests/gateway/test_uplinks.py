@@ -74,14 +74,14 @@ def arrived(folder: Path) -> list[tuple[str, int]]:
 
 def test_an_item_is_made_for_those_that_want_it(tmp_path: Path) -> None:
     both = uplinks(archive(tmp_path, "all"), archive(tmp_path, "alerts", streams=["alert/*"]))
-    minute, spike = both.items([row(MINUTE), row(SPIKE)])
+    minute, spike = both.items([row(MINUTE).item(), row(SPIKE).item()])
     assert (minute.stream, minute.uplinks) == ("summary/minute", frozenset({"all"}))
     assert (spike.stream, spike.uplinks) == ("alert/spike", None)
 
 
 def test_what_nobody_wants_is_not_stored_and_takes_no_number(tmp_path: Path) -> None:
-    assert uplinks(archive(tmp_path, "alerts", streams=["alert/*"])).items([row(MINUTE)]) == []
-    assert uplinks().items([row(MINUTE)]) == []
+    assert uplinks(archive(tmp_path, "alerts", streams=["alert/*"])).items([row(MINUTE).item()]) == []
+    assert uplinks().items([row(MINUTE).item()]) == []
 
 
 def test_settings_that_no_uplink_can_be_made_of_are_named(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ async def test_a_slow_uplink_holds_up_no_other_and_gets_everything_in_the_end(tm
     async with running(tmp_path, both) as store:
         await both.cut("alerts")
         for n in range(20):
-            await store.commit(Commit(both.items([row(MINUTE, n), row(SPIKE, n)])))
+            await store.commit(Commit(both.items([row(MINUTE, n).item(), row(SPIKE, n).item()])))
             both.kick()
         async with asyncio.timeout(10):
             while (await both.states())["all"]["rows"]:
@@ -120,7 +120,7 @@ async def test_stopping_gives_those_that_are_connected_a_moment(tmp_path: Path) 
         async with asyncio.timeout(10):
             while (await both.states())["all"]["state"] != "connected":
                 await asyncio.sleep(0.001)
-        await store.commit(Commit(both.items([row(MINUTE)])))
+        await store.commit(Commit(both.items([row(MINUTE).item()])))
         both.kick()
         await both.drain()
         states = await both.states()
