@@ -67,6 +67,10 @@ class Journal:
             invocation.engine, invocation.covered = self._engine, False
         return invocation is not None or id in self._finished
 
+    def holds(self, id: str) -> bool:
+        """Whether it runs or waits, or is done and the store does not know yet."""
+        return id in self._known
+
     def add(self, invocation: Invocation) -> None:
         """A durable invocation waits."""
         self._known[invocation.id] = invocation

@@ -8,7 +8,7 @@ import logging
 import random
 import signal
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,6 +68,8 @@ class Scheduler:
         self._bytes = 0
         self._listeners: dict[str, list[str]] = {}  # handler → handlers that its output starts
         self._stopping = False
+        self.on_room: Callable[[], None] = lambda: None  # a queue that was found full has room again
+        self._found_full: set[str] = set()
 
     # What runs
 
@@ -118,7 +120,7 @@ class Scheduler:
                     log.error("%s: what it had kept cannot be read and begins afresh: %s", name, error)
         for owner, parts in saved.items():
             id = owner.removeprefix(CALL)
-            if owner.startswith(CALL) and not self.journal.knows(id):
+            if owner.startswith(CALL) and not self.journal.holds(id):
                 try:
                     invocation = from_row(id, parts[-1])
                 except PayloadError as error:
@@ -176,7 +178,15 @@ class Scheduler:
         """Whether an invocation that must not be lost can be taken in now."""
         lane = self._lane(function)
         policy = lane.deployment.manifest.policy if lane.deployment else None
-        return policy is not None and lane.waiting < policy.max_queue and self._bytes < MAX_BYTES // 2
+        has_room = policy is not None and lane.waiting < policy.max_queue and self._bytes < MAX_BYTES // 2
+        if not has_room:
+            self._found_full.add(function)
+        return has_room
+
+    def _tell_room(self, lane: Lane) -> None:
+        if lane.name in self._found_full and not lane.waiting:
+            self._found_full.discard(lane.name)
+            self.on_room()
 
     def output(self, handler: str, key: str, ts: int, payload: bytes, *, durable: bool, engine: int = 0) -> None:
         """Another handler has put a row out: starts those that listen to it."""
@@ -256,6 +266,7 @@ class Scheduler:
                 self._settle(self.lanes[name], message.id, message)
                 self._look_after(worker, message)
                 self._pump()
+                self._tell_room(self.lanes[name])
 
     def _publish(self, running: Running, message: Published) -> None:
         """At once; but not what an earlier attempt has published already."""

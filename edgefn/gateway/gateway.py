@@ -44,6 +44,7 @@ from edgefn.timestamps import to_iso
 log = logging.getLogger(__name__)
 
 ENGINE_PATIENCE = 20.0  # seconds that drivers wait for the engine's first connection
+CLOCK = 10.0  # seconds between two looks at whether the clock was set, for what goes by it
 METER = ("events", "rows", "skipped", "raised", "ns")
 
 
@@ -120,7 +121,7 @@ class Gateway:
                 interval=int(config.engine.commit_interval),
                 daily_writes=int(config.store.daily_writes),
             )
-            can_do = verbs(self.files, self.store, self.uplinks)
+            can_do = verbs(self.files, self.store, self.uplinks, self._take_back)
             commands = Commands(self.bus, self.topics, self.metrics, can_do, BESIDE)
             self.engine = EngineHost(
                 self,
@@ -181,11 +182,23 @@ class Gateway:
             # Watched from the start: a file that is saved while others compile is not missed.
             tasks.create_task(self.files.watch(), name="handler files")
             await self.files.load_all()
+            self.python.sources.occasion("start")
+            tasks.create_task(self._follow_clock(), name="clock-synced")
             tasks.create_task(self.engine.run(), name="engine")
             # Before the engine has subscribed for the first time, nobody keeps for it what drivers publish.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._engine_connected.wait(), ENGINE_PATIENCE)
             tasks.create_task(self.drivers.run(), name="drivers")
+
+    async def _follow_clock(self) -> None:
+        """What goes by the clock is told when it is right, and when it was set."""
+        await self.time.right()
+        self.python.sources.occasion("clock-synced")
+        steps = self.time.steps
+        while True:
+            await asyncio.sleep(CLOCK)
+            if steps != (steps := self.time.steps):
+                self.python.sources.wake()
 
     async def _stop(self) -> None:
         """First those that make events, then those that work on them, then those that send."""
@@ -265,6 +278,10 @@ class Gateway:
         self._engine_state = {"state": "restarting", "why": why}
         if handler is not None:
             await self.files.strike(handler, why)
+
+    async def _take_back(self) -> None:
+        """Dead letters of Python handlers have become invocations again."""
+        self.python.restore(await self.store.load_checkpoint())
 
     def _plan_changed(self) -> None:
         self.python.deploy(self.files.functions())

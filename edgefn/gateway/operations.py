@@ -79,8 +79,8 @@ def checked(arguments: Mapping[str, Any], kind: type[T]) -> T:
 class Operations:
     """The verbs about the outbox of one store.
 
-    `states` tells how the uplinks are, by name; `kick` tells them that there is something to send; `page` bounds the
-    bytes of the rows in one answer.
+    `states` tells how the uplinks are, by name; `kick` tells them that there is something to send; `taken_back` that dead
+    letters of handlers are invocations again; `page` bounds the bytes of the rows in one answer.
     """
 
     def __init__(
@@ -89,10 +89,12 @@ class Operations:
         states: Callable[[], Awaitable[Mapping[str, Mapping[str, Any]]]],
         kick: Callable[[], None] = lambda: None,
         page: int = PAGE,
+        taken_back: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._states = states
         self._kick = kick
+        self._taken_back = taken_back
         self._page = page
 
     @property
@@ -163,7 +165,7 @@ class Operations:
         return {"purged": n}
 
     async def dead_peek(self, arguments: dict[str, Any], _: Tell) -> dict[str, Any]:
-        """What uplinks refused for good, the oldest first."""
+        """What uplinks refused for good and handlers could not do, the oldest first."""
         asked = checked(arguments, _Dead)
 
         def fetch(limit: int, after: int) -> Awaitable[list[DeadLetter]]:
@@ -173,10 +175,12 @@ class Operations:
         return {"letters": letters, "next": more}
 
     async def dead_requeue(self, arguments: dict[str, Any], _: Tell) -> dict[str, Any]:
-        """Puts dead letters back for the uplink that refused them, under their old keys."""
+        """Puts dead letters back: before the handler that failed, or for the uplink that refused them, under their old keys."""
         n = await self._store.requeue(checked(arguments, _Letters).chosen())
         log.warning("an operator requeued %d dead letters", n)
         self._kick()
+        if self._taken_back is not None:
+            await self._taken_back()
         return {"requeued": n}
 
     async def dead_purge(self, arguments: dict[str, Any], _: Tell) -> dict[str, Any]:

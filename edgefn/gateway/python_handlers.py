@@ -57,6 +57,7 @@ class PythonHandlers:
             self._fire, clock, metrics, is_right=is_right, has_room=self.scheduler.has_room,
             save=self.scheduler.journal.note, state=state,
         )  # fmt: skip
+        self.scheduler.on_room = self.sources.wake
         self._guard = Guard(self.scheduler.pool, metrics)
         self._functions: dict[str, FunctionManifest] = {}
         self._routes: dict[str, Route] = {}

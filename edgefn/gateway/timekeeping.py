@@ -138,6 +138,15 @@ class Timekeeper:
                 self.state,
             )
 
+    @property
+    def steps(self) -> int:
+        """How often the clock was set."""
+        return self._steps
+
+    async def right(self) -> None:
+        """Returns when gateway time is right."""
+        await self._became_right.wait()
+
     def correction(self, offset: int) -> int | None:
         """What to add to a time stamped by gateway time of `offset`, before it is stored now; None: it stays for good.
 

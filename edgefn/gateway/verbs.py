@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from edgefn.gateway.commands import CommandError, Tell, Verb, text
@@ -14,8 +15,13 @@ from edgefn.store import Store
 BESIDE = frozenset({"drill-offline", "outbox-purge"})  # these take long: the others do not wait for them
 
 
-def verbs(files: HandlerFiles, store: Store, uplinks: Uplinks) -> dict[str, Verb]:
-    """By name; each gets the arguments and a function for its news, and returns its answer."""
+def verbs(
+    files: HandlerFiles, store: Store, uplinks: Uplinks, taken_back: Callable[[], Awaitable[None]]
+) -> dict[str, Verb]:
+    """By name; each gets the arguments and a function for its news, and returns its answer.
+
+    `taken_back`: dead letters of Python handlers are invocations again.
+    """
 
     async def pause(arguments: dict[str, Any], _: Tell) -> dict[str, Any]:
         name = text(arguments, "handler")
@@ -29,5 +35,5 @@ def verbs(files: HandlerFiles, store: Store, uplinks: Uplinks) -> dict[str, Verb
             raise CommandError(f"there is no handler {name!r}")
         return {"handler": name, "state": files.states()[name]["state"]}
 
-    operations = Operations(store, uplinks.states, uplinks.kick)
+    operations = Operations(store, uplinks.states, uplinks.kick, taken_back=taken_back)
     return {"pause": pause, "resume": resume, **operations.verbs, **Drill(store, uplinks).verbs}

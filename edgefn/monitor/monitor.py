@@ -101,10 +101,11 @@ class Monitor:
 
 class _LogHandler(logging.Handler):
     def __init__(self, record: Callable[[logging.LogRecord], None]) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self._take = record
 
     def emit(self, record: logging.LogRecord) -> None:
-        # What the bus itself says about being offline cannot go out over the bus.
-        if not record.name.startswith("edgefn.bus"):
+        # What the bus itself says about being offline cannot go out over the bus. What handlers print is for people, and bounded.
+        grave = record.levelno >= logging.WARNING and not record.name.startswith("edgefn.bus")
+        if grave or record.name.startswith("edgefn.handler."):
             self._take(record)
