@@ -1,13 +1,14 @@
 """From a handler file to a validated, compiled and self-tested module and its manifest, in a short-lived process.
 
-    python -m edgefn.loader --cache DIR FILE
+    python -P -m edgefn.loader --cache DIR FILE
 
-prints the manifest as JSON. A file that cannot be used gives a manifest with findings, never an exception; only this
-process runs code that nobody has checked yet.
+prints how far it is, a line of JSON each time, and at the end the manifest, also in a line. A file that cannot be used
+gives a manifest with findings, never an exception; only this process runs code that nobody has checked yet.
 """
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib.util
 import os
@@ -15,7 +16,8 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,10 +28,11 @@ import edgefn
 from edgefn import api, lint, triggers
 from edgefn.api import Handler
 from edgefn.errors import Finding, HandlerError
-from edgefn.manifest import FunctionManifest, HandlerManifest, Manifest
+from edgefn.manifest import FunctionManifest, HandlerManifest, Manifest, Progress
 from edgefn.triggers import FunctionSpec
 
 MAX_SOURCE = 1 << 20
+Tell = Callable[[Progress], None]
 COMPILED = ("engine/codegen.py", "engine/compiled.py", "kernels")
 
 
@@ -67,7 +70,7 @@ def _cpu() -> bytes:
 def cached(file: Path, cache: Path) -> Manifest | None:
     """The manifest of an earlier load of the same content, or None."""
     try:
-        data = (cache / f"{_module_name(version_of(file.read_bytes()))}.json").read_bytes()
+        data = (cache / f"{_module_name(version_of(plain(file.read_bytes())))}.json").read_bytes()
         manifest = msgspec.json.decode(data, type=Manifest)
     except (OSError, msgspec.DecodeError):
         return None
@@ -76,11 +79,16 @@ def cached(file: Path, cache: Path) -> Manifest | None:
     return msgspec.structs.replace(manifest, file=str(file), seconds=0.0) if whole else None
 
 
-def load(file: Path, cache: Path) -> Manifest:
-    """Builds the file's module in the cache folder. Never raises for what stands in the file."""
+def plain(data: bytes) -> bytes:
+    """The bytes of a file as its version is made of them: editors of some systems put a mark in front."""
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def load(file: Path, cache: Path, tell: Tell = lambda _: None) -> Manifest:
+    """Builds the file's module in the cache folder; `tell` hears how far it is. Never raises for what stands in the file."""
     started = time.perf_counter()
     try:
-        manifest = _build(file, cache)
+        manifest = _build(file, cache, tell)
     except HandlerError as error:
         return Manifest(str(file), findings=error.findings)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
@@ -95,14 +103,14 @@ def _frames(error: BaseException, file: str) -> Iterator[traceback.FrameSummary]
     return (frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if frame.filename == file)
 
 
-def _build(file: Path, cache: Path) -> Manifest:
+def _build(file: Path, cache: Path, tell: Tell) -> Manifest:
     source = read_source(file)
     handlers, specs = describe(file, source)
     version = version_of(source.encode())
     name = _module_name(version)
     target = cache / f"{name}.py"
     if handlers:
-        _compile(file, source, handlers, target)
+        _compile(file, source, handlers, target, tell)
     manifest = Manifest(
         str(file),
         version,
@@ -114,20 +122,50 @@ def _build(file: Path, cache: Path) -> Manifest:
     return manifest
 
 
-def _compile(file: Path, source: str, handlers: list[Handler], target: Path) -> None:
+def _compile(file: Path, source: str, handlers: list[Handler], target: Path, tell: Tell) -> None:
     functions = lint.Functions(source, str(file))
+    n = sum(handler.function is not None for handler in handlers)
+    tell(Progress("compiling", 0, n))
 
     from edgefn.engine import codegen
 
     _write(target, codegen.module_source(source, handlers, functions.reached(handlers)))
     try:
-        module = import_module(target)
+        with _counted(n, tell):
+            module = import_module(target)
+        tell(Progress("self-test", n, n))
         _self_test(module, handlers)
     except Exception as error:
         target.unlink(missing_ok=True)
         from edgefn.engine.explain import explain
 
         raise HandlerError(explain(error, str(file), target, source)) from error
+
+
+@contextmanager
+def _counted(n: int, tell: Tell) -> Iterator[None]:
+    """Tells of each loop that is through: a loop compiles while its decorator runs."""
+    from edgefn.engine import compiled
+
+    loop, done = compiled.loop, 0
+
+    def counting(kind: str, state: Any) -> Callable[[Any], Any]:
+        decorate = loop(kind, state)
+
+        def decorated(function: Any) -> Any:
+            nonlocal done
+            ready = decorate(function)
+            done += 1
+            tell(Progress("compiling", done, n))
+            return ready
+
+        return decorated
+
+    compiled.loop = counting
+    try:
+        yield
+    finally:
+        compiled.loop = loop
 
 
 def describe(file: Path, source: str) -> tuple[list[Handler], list[FunctionSpec]]:
@@ -174,7 +212,11 @@ def run(file: Path, source: str) -> ModuleType:
 
 
 def read_source(file: Path) -> str:
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        hint = "it was renamed or removed while it was read" if isinstance(error, FileNotFoundError) else ""
+        raise HandlerError(Finding(str(file), 0, f"cannot be read: {error.strerror}", hint)) from error
     if len(data) > MAX_SOURCE:
         raise HandlerError(
             Finding(str(file), 0, f"the file has {len(data)} bytes", f"a handler file has {MAX_SOURCE} at most")
@@ -249,8 +291,13 @@ def main(arguments: list[str]) -> int:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.nice(5)
-    manifest = cached(file, cache) or load(file, cache)
-    out.write(msgspec.json.encode(manifest))
+
+    def say(what: Progress | Manifest) -> None:
+        out.write(msgspec.json.encode(what) + b"\n")
+        out.flush()
+
+    manifest = cached(file, cache) or load(file, cache, say)
+    say(manifest)
     out.close()
     return 0 if manifest.ok else 1
 

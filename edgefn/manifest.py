@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -126,6 +127,19 @@ class Manifest(msgspec.Struct, frozen=True):
     def ok(self) -> bool:
         return not self.findings
 
+    @property
+    def everything(self) -> tuple[HandlerManifest | FunctionManifest, ...]:
+        """All handlers, whatever runs them."""
+        return (*self.handlers, *self.functions)
+
+
+class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far the loader is with one file."""
+
+    state: Literal["compiling", "self-test"]
+    done: int  # compiled handlers
+    of: int
+
 
 @dataclass(frozen=True, slots=True)
 class ActiveFunction:
@@ -142,8 +156,7 @@ def duplicates(manifests: Sequence[Manifest]) -> list[Finding]:
     seen: dict[str, Manifest] = {}
     findings = []
     for manifest in manifests:
-        everything: list[HandlerManifest | FunctionManifest] = [*manifest.handlers, *manifest.functions]
-        for handler in everything:
+        for handler in manifest.everything:
             first = seen.setdefault(handler.name, manifest)
             if first is not manifest:
                 findings.append(

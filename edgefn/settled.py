@@ -40,6 +40,9 @@ class Settling:
         return self._changes(path, status) if has_writer is None else has_writer
 
     def _changes(self, path: Path, status: os.stat_result) -> bool:
+        if self._clock.now() - status.st_mtime_ns >= QUIET:
+            self._seen.pop(path, None)
+            return False  # it says so itself; where its time is in the future, one of the clocks is wrong
         now = self._clock.monotonic()
         size, mtime, since = self._seen.pop(path, (-1, -1, now))
         if (size, mtime) != (status.st_size, status.st_mtime_ns):

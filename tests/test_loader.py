@@ -127,7 +127,7 @@ def test_a_file_that_is_no_handler_file(tmp_path: Path, cache: Path, source: byt
 
 def test_a_file_that_is_not_there(tmp_path: Path, cache: Path) -> None:
     [finding] = loader.load(tmp_path / "none.py", cache).findings
-    assert "No such file" in finding.message
+    assert "cannot be read: No such file" in finding.message
 
 
 @pytest.mark.parametrize(

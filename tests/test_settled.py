@@ -55,7 +55,7 @@ def test_what_is_not_there_or_is_no_file_is_not_being_written(tmp_path: Path):
 
 
 def test_where_nobody_can_be_asked_a_file_is_settled_when_it_stays_as_it_is(file: Path, no_leases: None):
-    clock = ManualClock()
+    clock = ManualClock(now=0)
     look = Settling(clock)
     assert look.is_being_written(file)
     clock.advance(QUIET / NS / 2)
@@ -72,9 +72,17 @@ def test_where_nobody_can_be_asked_a_file_is_settled_when_it_stays_as_it_is(file
     assert not look._seen
 
 
+def test_where_nobody_can_be_asked_a_file_of_long_ago_is_settled_at_once(file: Path, no_leases: None):
+    look = Settling(ManualClock(now=10 * NS))
+    os.utime(file, ns=(0, 10 * NS - QUIET))
+    assert not look.is_being_written(file)
+    os.utime(file, ns=(0, 10 * NS - QUIET + 1))
+    assert look.is_being_written(file)
+
+
 def test_what_is_remembered_is_bounded(tmp_path: Path, no_leases: None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(settled, "MAX_SEEN", 3)
-    look = Settling(ManualClock())
+    look = Settling(ManualClock(now=0))
     for n in range(5):
         (tmp_path / f"{n}.csv").touch()
         assert look.is_being_written(tmp_path / f"{n}.csv")

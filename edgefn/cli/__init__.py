@@ -8,6 +8,7 @@ import edgefn
 from edgefn.cli.check import check
 from edgefn.cli.demo import demo
 from edgefn.cli.drill import drill
+from edgefn.cli.handlers import handlers
 from edgefn.cli.init import init
 from edgefn.cli.new import new
 from edgefn.cli.outbox import outbox
@@ -39,9 +40,10 @@ def main() -> None:
       edgefn init my-gateway        a folder with settings and handlers to start from
       edgefn run my-gateway         run it
       edgefn check my-gateway       everything that is wrong with it, at once
+      edgefn handlers list my-gateway  what its handlers are doing
       edgefn store check my-gateway    read all of its store, while it is stopped
     """
 
 
-for verb in (init, new, check, run, outbox, drill, store, demo):
+for verb in (init, new, check, run, handlers, outbox, drill, store, demo):
     main.add_command(verb)

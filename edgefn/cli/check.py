@@ -46,14 +46,14 @@ def check(where: Path | None, as_json: bool) -> None:
         warnings = settings.warnings + told
         folder = Path(settings.gateway.handlers) if settings.gateway.handlers else None
     from edgefn import manifest
-    from edgefn.gateway import handler_files, streams
+    from edgefn.gateway import loading, streams
 
     if folder is None or folder.is_dir():
         folder = folder or bundled("handlers")
         from rich.console import Console
 
         with Console(stderr=True, quiet=as_json).status("") as status:
-            manifests = handler_files.check(folder, cache_folder(), lambda what: status.update(f"compiling {what}"))
+            manifests = loading.check(folder, cache_folder(), lambda what: status.update(f"compiling {what}"))
         for one in manifests:
             findings += [str(finding) for finding in one.findings]
             handlers += [{"file": one.file, "name": handler.name, "kind": handler.kind} for handler in one.handlers]

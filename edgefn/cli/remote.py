@@ -16,9 +16,12 @@ from edgefn.config import Config
 from edgefn.errors import ConfigError, EdgefnError, NotConnectedError, StoreError, StoreInUseError
 from edgefn.events import from_json, to_json
 from edgefn.gateway.commands import CommandError
+from edgefn.gateway.handler_commands import HandlerCommands
 from edgefn.gateway.operations import Operations
+from edgefn.gateway.standing import StandingHandlers
 from edgefn.metrics import Metrics
 from edgefn.monitor import Topics
+from edgefn.resources import bundled
 from edgefn.store import Store, open_store
 
 CONNECT = 5.0  # seconds for the broker, and for what it retains of the gateway
@@ -67,7 +70,7 @@ async def operator(settings: Config) -> AsyncIterator[Operator]:
     try:
         with _as_owner(path):
             async with store:
-                yield _Here(store, names)
+                yield _Here(store, names, settings)
         return
     except StoreInUseError as error:
         holder = error.holder
@@ -94,10 +97,12 @@ def _as_owner(path: Path) -> Iterator[None]:
 class _Here:
     running = False
 
-    def __init__(self, store: Store, uplinks: list[str]) -> None:
+    def __init__(self, store: Store, uplinks: list[str], settings: Config) -> None:
         self._store = store
         self._uplinks = uplinks
-        self._verbs = Operations(store, self._states, page=LOCAL_PAGE).verbs
+        handlers = Path(settings.gateway.handlers) if settings.gateway.handlers else bundled("handlers")
+        standing = StandingHandlers(handlers, Path(settings.gateway.state))
+        self._verbs = {**Operations(store, self._states, page=LOCAL_PAGE).verbs, **HandlerCommands(standing).verbs}
 
     async def ask(self, verb: str, arguments: Mapping[str, Any], news: News = lambda _: None) -> Any:
         async def tell(value: Any) -> None:

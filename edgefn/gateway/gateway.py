@@ -58,7 +58,10 @@ class Gateway:
         self._address = broker
         self._cache = cache_folder()
         folder = Path(config.gateway.handlers) if config.gateway.handlers else bundled("handlers")
-        self.files = HandlerFiles(folder, self._cache, self._tell_handler, self._plan_changed, config.stream)
+        state = Path(config.gateway.state)
+        self.files = HandlerFiles(
+            folder, self._cache, self._tell_handler, self._plan_changed, config.stream, state=state
+        )
         self._meters: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, Any] = {}
         self._engine_connected = asyncio.Event()

@@ -5,52 +5,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from watchfiles import Change, awatch
+from watchfiles import awatch
 
 from edgefn import loader, manifest
+from edgefn.clock import Clock, SystemClock
 from edgefn.config import StreamSettings
 from edgefn.errors import Finding
+from edgefn.gateway import file_checks
+from edgefn.gateway.halted import Halted
+from edgefn.gateway.handler_commands import NoHandlerError
+from edgefn.gateway.loading import Loader
+from edgefn.gateway.states import HandlerFile, states
 from edgefn.gateway.streams import overridden
-from edgefn.manifest import ActiveFunction, FunctionManifest, HandlerManifest, Manifest
+from edgefn.gateway.strikes import STRIKES, Strikes
+from edgefn.gateway.texts import Text, text_of
+from edgefn.gateway.versions import Kept, VersionError, Versions, content_of
+from edgefn.manifest import ActiveFunction, FunctionManifest, HandlerManifest, Manifest, Progress
+from edgefn.settled import Settling
 
 log = logging.getLogger(__name__)
 
-# Seconds that loading may take, and for each handler more: a Pi 3 compiles four to eight times slower than a desktop.
-LOAD_TIMEOUT, LOAD_TIMEOUT_EACH = 60.0, 20.0
-STRIKES = 3  # kills of the engine within STRIKE_WINDOW that put a handler into quarantine
-STRIKE_WINDOW = 600.0
+LOOK_AGAIN = 0.5  # seconds until a file that somebody still writes is looked at again
 
 Tell = Callable[[str, Any], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class HandlerFile:
-    """One file: the version that runs, and what became of the newest."""
-
-    path: Path
-    active: Manifest | None = None
-    latest: Manifest | None = None
-
-
-@dataclass(slots=True)
-class Strikes:
-    """How often a handler has taken the engine down lately."""
-
-    version: str
-    times: list[float] = field(default_factory=list)
-    quarantined: bool = False
-
-
 class HandlerFiles:
-    """Watches one folder. `tell(name, state)` publishes a handler's state; `changed()` is called when the plan is."""
+    """Watches one folder. `tell(name, state)` publishes a handler's state; `changed()` is called when the plan is.
+
+    state: the folder in which good versions, and what is paused, are kept over restarts; None: they are not.
+    """
 
     def __init__(
         self,
@@ -59,29 +48,41 @@ class HandlerFiles:
         tell: Tell,
         changed: Callable[[], None],
         streams: Sequence[StreamSettings] = (),
+        *,
+        state: Path | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        clock = clock or SystemClock()
         self.folder = folder
+        self.versions = Versions(state)
         self._streams = streams
         self._cache = cache
+        self._loader = Loader(cache)
         self._tell = tell
         self._changed = changed
+        self._halted = Halted(state)
+        self._strikes = Strikes(clock)
+        self._settling = Settling(clock)
+        self._owners = file_checks.trusted_owners()
         self._files: dict[Path, HandlerFile] = {}
-        self._strikes: dict[str, Strikes] = {}
+        self._unsettled: set[Path] = set()
+        self._look_again = asyncio.Event()  # set while there are any
         self._lock = asyncio.Lock()  # the watch begins before the first load is through
-        self._warmed = False
         self._ran: dict[str, dict[str, HandlerManifest]] = {}  # version → handlers by name; a few hundred bytes a save
-        self._paused: set[str] = set()
+        self._meters: dict[str, Any] = {}
+        self._samples: dict[str, Any] = {}
         self._told: dict[str, Any] = {}
 
     # What runs
 
     def active(self) -> list[Manifest]:
         """The manifests of the plan, without what is in quarantine and without a second handler of a name."""
-        manifests = [one.active for _, one in sorted(self._files.items()) if one.active is not None]
+        manifests = [one.active for one in self._sorted() if one.active is not None]
         refused = {(finding.file, finding.line) for finding in manifest.conflicts(manifests)}
 
         def runs(file: Manifest, handler: HandlerManifest | FunctionManifest) -> bool:
-            stopped = handler.name in self._paused or self._is_quarantined(handler.name, file.version)
+            name = handler.name
+            stopped = self._halted.is_paused(name) or self._halted.is_quarantined(name, file.version)
             return not stopped and (file.file, handler.line) not in refused
 
         def compiled(file: Manifest) -> tuple[HandlerManifest, ...]:
@@ -91,240 +92,271 @@ class HandlerFiles:
                     kept[handler.name] = handler
             return tuple(kept.values())
 
-        return [
-            msgspec.structs.replace(
-                file,
-                handlers=compiled(file),
-                functions=tuple(one for one in file.functions if one.options.enabled and runs(file, one)),
-            )
-            for file in manifests
-        ]
+        def python(file: Manifest) -> tuple[FunctionManifest, ...]:
+            return tuple(one for one in file.functions if one.options.enabled and runs(file, one))
+
+        return [msgspec.structs.replace(one, handlers=compiled(one), functions=python(one)) for one in manifests]
 
     def functions(self) -> list[ActiveFunction]:
         """The Python handlers that run now."""
         return [
-            ActiveFunction(function, Path(file.file), file.version, Path(file.file))
+            ActiveFunction(function, path, file.version, self._files[path].source or path)
             for file in self.active()
+            for path in (Path(file.file),)
             for function in file.functions
         ]
-
-    def _is_quarantined(self, name: str, version: str) -> bool:
-        strikes = self._strikes.get(name)
-        return strikes is not None and strikes.quarantined and strikes.version == version
 
     def handler(self, name: str, version: str) -> HandlerManifest:
         """A handler of a file's version that runs or ran: what it has put out may come when it has gone. Raises KeyError."""
         return self._ran[version][name]
 
+    def _sorted(self) -> list[HandlerFile]:
+        return [one for _, one in sorted(self._files.items())]
+
     # What changes
 
     async def load_all(self) -> None:
         """Loads the folder as it is now; an empty one is made where there is none."""
-        async with self._lock:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for path in self.paths():
-                await self._load(path)
-            await self.tell_all()
-
-    def paths(self) -> list[Path]:
-        """The handler files that are in the folder now."""
-        return [path for path in sorted(self.folder.glob("*.py")) if _is_handler_file(path)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        await self._take(file_checks.handler_files(self.folder))
+        if self._unsettled:
+            # Where the kernel cannot say who writes a file, and the clock was not set yet, all of them are looked at twice.
+            await asyncio.sleep(LOOK_AGAIN)
+            await self.take_unsettled()
+        self.versions.prune({path.stem for path in file_checks.handler_files(self.folder)})
 
     async def watch(self) -> None:
         """Follows the folder until cancelled."""
-        async for changes in awatch(self.folder, recursive=False, step=500, debounce=1000, rust_timeout=60_000):
-            async with self._lock:
-                for change, name in sorted(changes):
-                    path = Path(name)
-                    if not _is_handler_file(path):
-                        continue
-                    if change == Change.deleted and not path.exists():
-                        await self._retire(path)
-                    else:
-                        await self._load(path)
-                await self.tell_all()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._settle())
+            async for changes in awatch(self.folder, recursive=False, step=500, debounce=1000, rust_timeout=60_000):
+                await self._take(
+                    path for path in {Path(name) for _, name in changes} if file_checks.is_handler_file(path)
+                )
 
-    async def _retire(self, path: Path) -> None:
+    async def _settle(self) -> None:
+        """Looks again at what somebody still wrote, until nobody does; waits where there is nothing."""
+        looks = 0
+        while True:
+            if not self._unsettled:
+                self._look_again.clear()
+                looks = 0
+            await self._look_again.wait()
+            await asyncio.sleep(LOOK_AGAIN if looks < 20 else 10 * LOOK_AGAIN)  # whoever keeps it open may forget it
+            looks += 1
+            await self.take_unsettled()
+
+    async def take_unsettled(self) -> None:
+        """Loads what was half written before, as far as it is complete now."""
+        await self._take(self._unsettled)
+
+    async def _take(self, paths: Iterable[Path]) -> None:
+        """Loads those of the files that are there and retires the others: first all that needs no time."""
+        paths = sorted(paths)
+        self._note(paths)
+        await self.tell_all()  # others may be compiling for a while
+        async with self._lock:
+            self._note(paths)
+            # A file that was renamed has gone under one name and come under another: the plan has its handlers all along.
+            is_changed = any([self._retire(path) for path in paths if not os.path.lexists(path)])
+            there = [path for path in paths if path in self._files and self._is_settled(path)]
+            slow = [path for path in there if self._takes_time(path)]
+            for path in there:
+                if path not in slow and await self._load(path):
+                    is_changed = True
+            await self._tell_changes(is_changed)
+            for path in slow:
+                await self._tell_changes(await self._load(path))
+
+    def _note(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            if os.path.lexists(path):
+                self._files.setdefault(path, HandlerFile(path)).under_way = "new"
+
+    async def _tell_changes(self, is_changed: bool) -> None:
+        if is_changed:
+            self._changed()
+        await self.tell_all()
+
+    def _is_settled(self, path: Path) -> bool:
+        if not self._settling.is_being_written(path):
+            self._unsettled.discard(path)
+            return True
+        if path not in self._unsettled:
+            log.info("%s is still being written: it is loaded when it is complete", path.name)
+            self._unsettled.add(path)
+            self._look_again.set()
+        return False
+
+    def _retire(self, path: Path) -> bool:
+        self._unsettled.discard(path)
         gone = self._files.pop(path, None)
-        if gone is None:
-            return
+        if gone is None or gone.active is None:
+            return False
         log.info("%s is gone: its handlers are retired", path.name)
-        self._changed()
+        return True
 
-    async def _load(self, path: Path) -> None:
-        entry = self._files.setdefault(path, HandlerFile(path))
-        if entry.active is None:
-            self._told[path.stem] = {"state": "compiling", "file": str(path)}
-            await self._tell(path.stem, self._told[path.stem])
-        latest = loader.cached(path, self._cache)
-        if latest is None:
-            await self._warm()
-            latest = await self._run_loader(path)
-        latest = overridden(latest, self._streams)
-        entry.latest = latest
-        if latest.ok:
-            is_new = entry.active is None or entry.active.version != latest.version
-            entry.active = latest
-            self._ran[latest.version] = {handler.name: handler for handler in latest.handlers}
-            names = ", ".join(handler.name for handler in latest.handlers)
-            took = f" (compiled in {latest.seconds:.1f} s)" if latest.seconds else ""
-            log.info("%s: %s%s", path.name, names, took)
-            if is_new:
-                self._changed()
+    # One file
+
+    def _takes_time(self, path: Path) -> bool:
+        text = text_of(path, self._owners, self.versions)
+        return not isinstance(text, Finding) and loader.cached(text.source, self._cache) is None
+
+    async def _load(self, path: Path) -> bool:
+        """Whether the plan has changed."""
+        file, text = self._files[path], text_of(path, self._owners, self.versions)
+        if isinstance(text, Finding):
+            latest = Manifest(str(path), findings=(text,))
         else:
-            kept = "; the version before keeps running" if entry.active else ""
-            for finding in latest.findings:
-                log.error("%s%s", finding, kept)
+            latest = await self._manifest(file, text.source)
+        if not os.path.lexists(path):
+            log.warning("%s was renamed or removed while it was read", path.name)
+            return self._retire(path)
+        file.latest, file.under_way = latest, None
+        if isinstance(text, Finding) or not latest.ok:
+            return await self._refuse(file)
+        if latest.version != loader.version_of(text.data):
+            log.info("%s has changed while it was loaded, and is loaded again", path.name)
+            self._unsettled.add(path)
+            self._look_again.set()
+            file.under_way = "new"
+            return False
+        return await self._activate(file, latest, text)
 
-    async def _warm(self) -> None:
-        """Compiles the engine's own loops, where this machine has not done so yet: before the first file, and once."""
-        if not self._warmed:
-            await self._run("import edgefn.engine.engine", "-c")
-            self._warmed = True
+    async def _manifest(self, file: HandlerFile, source: Path) -> Manifest:
+        async def told(progress: Progress) -> None:
+            file.under_way = progress
+            await self.tell_all()
 
-    async def _run_loader(self, path: Path) -> Manifest:
+        found = loader.cached(source, self._cache)
+        if found is None:
+            await told(Progress("compiling", 0, 0))
+            found = await self._loader.load(source, told)
+        return overridden(msgspec.structs.replace(found, file=str(file.path)), self._streams)
+
+    async def _activate(self, file: HandlerFile, latest: Manifest, text: Text) -> bool:
+        is_new = file.active is None or file.active.version != latest.version
+        stem, names = file.path.stem, {one.name: _kind(one) for one in latest.everything}
+        kept = Kept(latest.version, text.content, names)
         try:
-            handlers = path.read_bytes().count(b"\n@")
-        except OSError:
-            handlers = 0  # the loader says what is wrong with it
-        timeout = LOAD_TIMEOUT + handlers * LOAD_TIMEOUT_EACH
-        output, error = await self._run("edgefn.loader", "-m", "--cache", str(self._cache), str(path), timeout=timeout)
-        try:
-            return msgspec.json.decode(output, type=Manifest)
-        except msgspec.DecodeError:
-            return Manifest(str(path), findings=(Finding(str(path), 0, error or "the loader died without a word"),))
+            await asyncio.to_thread(self.versions.keep, stem, kept, text.data, is_of_file=not text.is_rolled_back)
+        except OSError as error:
+            log.error("%s: this version cannot be kept to go back to it: %s", file.path.name, error)
+        file.active, file.rolled_back = latest, text.is_rolled_back
+        file.source = self.versions.source(stem, latest.version)
+        self._ran[latest.version] = {handler.name: handler for handler in latest.handlers}
+        took = f" (compiled in {latest.seconds:.1f} s)" if latest.seconds else ""
+        log.info("%s: %s%s", file.path.name, ", ".join(names), took)
+        return is_new
 
-    async def _run(self, what: str, how: str, *arguments: str, timeout: float = 5 * LOAD_TIMEOUT) -> tuple[bytes, str]:
-        """One loader at a time: two processes that write one cache have crashed. Returns its output and how it failed."""
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(self._cache / "numba"), "NUMBA_NUM_THREADS": "1"}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, how, what, *arguments,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, env=environment,
-        )  # fmt: skip
-        try:
-            output, _ = await asyncio.wait_for(process.communicate(), timeout)
-        except TimeoutError:
-            return b"", f"it did not load within {timeout:g} s; does it loop when it is imported?"
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode not in (0, 1):
-            return output, f"the loader ended with status {process.returncode}; does it crash when it is imported?"
-        return output, ""
+    async def _refuse(self, file: HandlerFile) -> bool:
+        """Tells what is wrong. At a start the last good version runs, as it would have without one."""
+        assert file.latest is not None
+        refused, is_changed = file.latest, False
+        if file.active is None:
+            for kept in reversed(self.versions.kept(file.path.stem)):
+                source = self.versions.source(file.path.stem, kept.version)
+                latest = await self._manifest(file, source) if source else refused
+                if source and latest.ok:
+                    data = source.read_bytes()
+                    is_changed = await self._activate(file, latest, Text(source, data, kept.content, ""))
+                    break
+        file.latest, file.under_way, file.rolled_back = refused, None, False
+        for finding in refused.findings:
+            log.error("%s%s", finding, "; the version before keeps running" if file.active else "")
+        return is_changed
 
-    # What goes wrong
+    # What goes wrong, and what operators do about it
 
     async def strike(self, name: str, why: str) -> None:
-        """A handler took the engine down. The third time within ten minutes it goes into quarantine."""
-        file = next((one for one in self.active() if any(handler.name == name for handler in one.handlers)), None)
+        """A handler took down what runs it. The third time within ten minutes it goes into quarantine."""
+        file = next((one for one in self.active() if name in _names(one)), None)
         if file is None:
             return
-        strikes = self._strikes.get(name)
-        if strikes is None or strikes.version != file.version:
-            strikes = self._strikes[name] = Strikes(file.version)
-        now = time.monotonic()
-        strikes.times = [one for one in strikes.times if now - one < STRIKE_WINDOW] + [now]
-        log.error("%s: the engine %s while it ran this handler (%d of %d)", name, why, len(strikes.times), STRIKES)
-        if len(strikes.times) >= STRIKES:
-            strikes.quarantined = True
+        n = self._strikes.add(name, file.version)
+        log.error("%s: the engine %s while it ran this handler (%d of %d)", name, why, n, STRIKES)
+        if n >= STRIKES:
+            self._halted.quarantine(name, file.version)
             log.error("%s is in quarantine: change %s or send cmd/resume, and it is tried again", name, file.file)
             self._changed()
         await self.tell_all()
 
-    async def pause(self, name: str) -> bool:
-        """Takes a handler out of the plan until `resume` or the next start; False where there is none of that name."""
-        if name not in self._told:
-            return False
-        self._paused.add(name)
-        self._changed()
-        await self.tell_all()
-        return True
+    async def pause(self, name: str) -> None:
+        """Takes a handler out of the plan until `resume`, also over restarts. Raises NoHandlerError."""
+        self._file_of(name)
+        await asyncio.to_thread(self._halted.pause, name)
+        await self._tell_changes(True)
 
-    async def resume(self, name: str) -> bool:
-        """Lets a paused handler, or one in quarantine, run again; False where there is none of that name."""
-        if name not in self._told:
-            return False
-        self._paused.discard(name)
-        self._strikes.pop(name, None)
-        self._changed()
-        await self.tell_all()
-        return True
+    async def resume(self, name: str) -> None:
+        """Lets a paused handler, or one in quarantine, run again. Raises NoHandlerError."""
+        self._file_of(name)
+        await asyncio.to_thread(self._halted.resume, name)
+        self._strikes.forget(name)
+        await self._tell_changes(True)
+
+    async def roll_back(self, name: str, version: str | None = None) -> dict[str, Any]:
+        """Runs the version before, or a given one, until the file changes; `name` is that of a handler or a file.
+
+        Raises NoHandlerError, and VersionError where there is no such version.
+        """
+        async with self._lock:
+            file = self._file_of(name, or_file=True)
+            before = file.active.version if file.active else ""
+            to = self.versions.find(file.path.stem, version, before or None)
+            try:
+                content = content_of(loader.plain(file.path.read_bytes()))
+                await asyncio.to_thread(self.versions.roll_back, file.path.stem, content, to)
+            except OSError as error:
+                raise VersionError(f"{file.path.name}: {error}; nothing was changed") from error
+            log.warning("%s goes back to version %s", file.path.name, to.version)
+            await self._tell_changes(await self._load(file.path))
+            if file.active is None or not file.latest or not file.latest.ok:
+                raise VersionError(f"{file.path.name}: version {to.version} cannot be used any more; see the log")
+            return {
+                "file": str(file.path),
+                "from": before,
+                "to": file.active.version,
+                "handlers": sorted(_names(file.active)),
+            }
+
+    def versions_of(self, name: str) -> list[dict[str, Any]]:
+        """The good versions of a handler's file that are kept, the newest first."""
+        told = self._told.get(name)
+        return self.versions.told(Path(told["file"]).stem, told.get("version")) if told else []
+
+    def _file_of(self, name: str, *, or_file: bool = False) -> HandlerFile:
+        for file in self._sorted():
+            if file.active is not None and name in _names(file.active):
+                return file
+            if or_file and name in (file.path.name, str(file.path)):
+                return file
+        raise NoHandlerError(f"there is no handler {name!r}" + (" and no such file" if or_file else ""))
 
     # What is told
 
     async def tell_all(self, meters: dict[str, Any] | None = None, samples: dict[str, Any] | None = None) -> None:
         """Publishes the state of every handler, and of every file that has none, where it has changed."""
-        meters, samples = meters or {}, samples or {}
-        states: dict[str, Any] = {}
-        running = {handler.name for file in self.active() for handler in file.handlers}
-        manifests = [one.active for _, one in sorted(self._files.items()) if one.active is not None]
-        twice = {(finding.file, finding.line): finding for finding in manifest.conflicts(manifests)}
-        for entry in self._files.values():
-            broken = entry.latest is not None and not entry.latest.ok
-            error = _error(entry.latest) if broken and entry.latest else None
-            for handler in entry.active.handlers if entry.active else ():
-                assert entry.active is not None
-                finding = twice.get((entry.active.file, handler.line))
-                if finding is not None:
-                    states[f"{handler.name}-{entry.path.stem}"] = {"state": "failed", "error": str(finding)}
-                    continue
-                strikes = self._strikes.get(handler.name)
-                state = "active" if handler.options.enabled else "disabled"
-                if handler.name not in running:
-                    state = "stopped" if handler.options.enabled else "disabled"  # with one that it builds on
-                if handler.name in self._paused:
-                    state = "paused"
-                if self._is_quarantined(handler.name, entry.active.version):
-                    state = "quarantined"
-                states[handler.name] = {
-                    "state": state,
-                    "kind": handler.kind,
-                    "source": handler.pattern or handler.parent,
-                    "file": str(entry.path),
-                    "version": entry.active.version,
-                    **({"strikes": len(strikes.times)} if strikes else {}),
-                    **({"newest": {"state": "failed", **error}} if error else {}),
-                    **({"meter": meters[handler.name]} if handler.name in meters else {}),
-                    **({"last_failure": samples[handler.name]} if handler.name in samples else {}),
-                }
-            if entry.active is None and error:
-                states[entry.path.stem] = {"state": "failed", "file": str(entry.path), **error}
-        for name in self._told.keys() - states.keys():
-            await self._tell(name, None)
-        for name, state in states.items():
-            if self._told.get(name) != state:
+        self._meters = self._meters if meters is None else meters
+        self._samples = self._samples if samples is None else samples
+        running = {name for file in self.active() for name in _names(file)}
+        now = states(self._sorted(), running, self._halted, self._strikes, self._meters, self._samples)
+        before, self._told = self._told, now
+        for name, state in before.items():
+            if name not in now:
+                if "kind" in state:
+                    await self._tell(name, {**state, "state": "retired"})
+                await self._tell(name, None)
+        for name, state in now.items():
+            if before.get(name) != state:
                 await self._tell(name, state)
-        self._told = states
 
     def states(self) -> dict[str, Any]:
         return self._told
 
 
-def _error(latest: Manifest) -> dict[str, Any]:
-    return {
-        "error": "\n".join(str(finding) for finding in latest.findings),
-        **({"traceback": latest.traceback} if latest.traceback else {}),
-    }
+def _kind(handler: HandlerManifest | FunctionManifest) -> str:
+    return handler.kind if isinstance(handler, HandlerManifest) else "python"
 
 
-def _is_handler_file(path: Path) -> bool:
-    return path.suffix == ".py" and path.name[0] not in "._"
-
-
-def check(folder: Path, cache: Path, told: Callable[[str], None]) -> list[Manifest]:
-    """Loads every file of a folder in child processes, one after the other; `told` hears which one is next."""
-
-    async def nothing(name: str, state: Any) -> None: ...
-
-    async def run() -> list[Manifest]:
-        files = HandlerFiles(folder, cache, nothing, lambda: None)
-        told("the engine's own loops")
-        await files._warm()
-        manifests = []
-        for path in files.paths():
-            told(path.name)
-            manifests.append(await files._run_loader(path))
-        return manifests
-
-    return asyncio.run(run())
+def _names(file: Manifest) -> set[str]:
+    return {handler.name for handler in file.everything}

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from edgefn import loader
-from edgefn.gateway.handler_files import STRIKES, HandlerFile, HandlerFiles
+from edgefn.gateway.handler_commands import NoHandlerError
+from edgefn.gateway.handler_files import HandlerFiles
+from edgefn.gateway.states import HandlerFile
+from edgefn.gateway.strikes import STRIKES
 from edgefn.manifest import FunctionManifest, HandlerManifest, Manifest
 
 ROOMS = """
@@ -30,11 +33,13 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.told: dict[str, Any] = {}
+        self.all: list[tuple[str, Any]] = []
         self.changes = 0
         self.files = HandlerFiles(path, path / "cache", self._tell, self._changed)
 
     async def _tell(self, name: str, state: Any) -> None:
         self.told[name] = state
+        self.all.append((name, state))
 
     def _changed(self) -> None:
         self.changes += 1
@@ -46,6 +51,7 @@ class Folder:
         handlers = tuple(HandlerManifest.of(one) for one in compiled)
         functions = tuple(FunctionManifest.of(one) for one in python)
         entry = self.files._files.setdefault(file, HandlerFile(file))
+        entry.under_way = None
         entry.active = entry.latest = Manifest(str(file), version, "", handlers, functions)
 
     def running(self) -> list[tuple[str, str]]:
@@ -82,15 +88,16 @@ async def test_three_strikes_put_a_handler_into_quarantine_until_its_file_change
 async def test_resuming_lifts_pause_and_quarantine(folder: Folder) -> None:
     folder.put("a.py", ROOMS.format(topic="a", name="mean"))
     await folder.files.tell_all()
-    assert await folder.files.pause("mean")
+    await folder.files.pause("mean")
     assert folder.running() == [("a.py", "plausible")]
     for _ in range(STRIKES):
         await folder.files.strike("plausible", "died")
     assert folder.running() == []
-    assert await folder.files.resume("mean")
-    assert await folder.files.resume("plausible")
+    await folder.files.resume("mean")
+    await folder.files.resume("plausible")
     assert folder.running() == [("a.py", "plausible"), ("a.py", "mean")]
-    assert not await folder.files.resume("nobody")
+    with pytest.raises(NoHandlerError, match="nobody"):
+        await folder.files.resume("nobody")
 
 
 async def test_a_state_is_told_once_and_cleared_when_the_file_has_gone(folder: Folder) -> None:
@@ -99,9 +106,11 @@ async def test_a_state_is_told_once_and_cleared_when_the_file_has_gone(folder: F
     folder.told.clear()
     await folder.files.tell_all()
     assert folder.told == {}
-    await folder.files._retire(folder.path / "a.py")
-    await folder.files.tell_all()
+    (folder.path / "a.py").unlink()
+    await folder.files._take([folder.path / "a.py"])
     assert folder.told == {"plausible": None, "mean": None}
+    assert [state and state["state"] for name, state in folder.all if name == "mean"] == ["active", "retired", None]
+    assert folder.changes == 1
 
 
 LIGHT = """
