@@ -11,6 +11,7 @@ from edgefn.cli.drill import drill
 from edgefn.cli.init import init
 from edgefn.cli.new import new
 from edgefn.cli.outbox import outbox
+from edgefn.cli.replay import replay
 from edgefn.cli.run import run
 from edgefn.cli.store import store
 from edgefn.errors import EdgefnError
@@ -43,5 +44,5 @@ def main() -> None:
     """
 
 
-for verb in (init, new, check, run, outbox, drill, store, demo):
+for verb in (init, new, check, replay, run, outbox, drill, store, demo):
     main.add_command(verb)

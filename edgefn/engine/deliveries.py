@@ -31,7 +31,9 @@ class Deliveries:
         self._before: list[tuple[int, int, int]] = []  # of the connection before, not come again yet
         self.uncertain = 0  # processed messages of a session that the broker has lost
         self.epoch = os.urandom(6).hex()  # names the session
-        self.position = 0  # of the message processed last: what the broker sends again in order, has the same place again
+        self.position = (
+            0  # of the message processed last: what the broker sends again in order, has the same place again
+        )
 
     def __len__(self) -> int:
         return len(self._ids) + len(self._before)

@@ -16,8 +16,8 @@ from edgefn.engine.ingest import Ingest
 from edgefn.engine.nodes import Context, Output
 from edgefn.engine.plan import Part, Plan
 from edgefn.engine.sequences import Sequences
-from edgefn.engine.subscriptions import disjoint
 from edgefn.engine.session import Arrived, Session
+from edgefn.engine.subscriptions import disjoint
 from edgefn.engine.timeline import Offset, Timeline
 from edgefn.errors import PayloadError
 from edgefn.link import Link, Message
