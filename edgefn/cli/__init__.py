@@ -12,6 +12,7 @@ from edgefn.cli.handlers import handlers
 from edgefn.cli.init import init
 from edgefn.cli.new import new
 from edgefn.cli.outbox import outbox
+from edgefn.cli.replay import replay
 from edgefn.cli.run import run
 from edgefn.cli.store import store
 from edgefn.errors import EdgefnError
@@ -45,5 +46,5 @@ def main() -> None:
     """
 
 
-for verb in (init, new, check, run, handlers, outbox, drill, store, demo):
+for verb in (init, new, check, replay, run, handlers, outbox, drill, store, demo):
     main.add_command(verb)

@@ -52,7 +52,9 @@ def to_json(value: Any, what: str) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """numpy's numbers and arrays, without importing numpy here."""
+    """A `Key` as the text that it is; numpy's numbers and arrays, without importing numpy here."""
+    if isinstance(value, str):
+        return str(value)
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is no plain value")

@@ -1,0 +1,284 @@
+"""Calls of Python handlers: in this process, so that a test sees what they raise, or in a worker as on the device."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from edgefn.functions import protocol
+from edgefn.functions.context import Context, State, to_json
+from edgefn.functions.event import Event
+from edgefn.functions.output import END, MARK
+from edgefn.functions.protocol import Broken, Call, Fork, Outcome, Published
+from edgefn.manifest import FunctionManifest
+from edgefn.trial.clock import ManualClock
+
+GRACE = 0.3  # seconds beyond a timeout, in which an async function may be ended by its own loop
+STARTING = 30.0  # seconds that a worker may take to import its file
+MAX_LINES = 500  # of what one call prints
+MAX_LINE = 1000
+
+Publish = Callable[[str, bytes, int, bool], None]
+
+
+class Caller(Protocol):
+    """Calls a function of a file once. What it publishes is handed on at once, the rest is in the outcome."""
+
+    def call(self, file: Path, function: FunctionManifest, call: Call, publish: Publish) -> Outcome: ...
+
+    def close(self) -> None: ...
+
+
+class Here:
+    """In this process and by the trial's clock: what a handler raises comes out as it is."""
+
+    def __init__(self, clock: ManualClock, secrets: Path, gateway: str) -> None:
+        self._clock = clock
+        self._secrets = secrets
+        self._gateway = gateway
+        self._modules: dict[Path, ModuleType] = {}
+
+    def call(self, file: Path, function: FunctionManifest, call: Call, publish: Publish) -> Outcome:
+        if file not in self._modules:
+            from edgefn.loader import read_source, run
+
+            self._modules[file] = run(file, read_source(file))
+        event = Event(
+            call.topic, call.payload, key=call.key, captures=call.captures, arrival=call.ts, id=call.id,
+            attempt=call.attempt, retained=call.retained,
+        )  # fmt: skip
+        context = Context(
+            event, State(call.state or {}), publish, name=call.name, gateway=self._gateway, secrets=self._secrets,
+            deadline=self._clock.monotonic() + function.policy.timeout, monotonic=self._clock.monotonic,
+        )  # fmt: skip
+        value = getattr(self._modules[file], call.function)(*(event, context)[: call.takes])
+        if inspect.iscoroutine(value):
+            value = _wait(value)
+        data = None if value is None else to_json(value, f"what {call.name} returned")
+        return Outcome(
+            call.id, "done", value=data, forwards=context.forwards, invokes=context.invokes, state=context.state.changes
+        )
+
+    def close(self) -> None:
+        self._modules.clear()
+
+
+def _wait(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:  # an async test has a loop of its own, and one thread runs one
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+class Workers:
+    """In workers, one a file: what hangs, eats memory or ends its process costs that call and nothing else.
+
+    `told(handler, level, line)` gets what handlers print and log.
+    """
+
+    def __init__(self, gateway: str, secrets: Path, told: Callable[[str, str, str], None]) -> None:
+        self._gateway = gateway
+        self._secrets = str(secrets)
+        self._told = told
+        self._workers: dict[tuple[Path, bool, int], _Worker] = {}
+        self._template: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def call(self, file: Path, function: FunctionManifest, call: Call, publish: Publish) -> Outcome:
+        kind = file, function.is_async, function.policy.memory
+        worker = self._workers.get(kind)
+        try:
+            if worker is None:
+                worker = self._workers[kind] = self._start(kind)
+            return worker.call(call, function.policy.timeout / 1e9, publish, self._tell)
+        except _GoneError as error:
+            assert worker is not None
+            self._workers.pop(kind).kill()
+            return Outcome(call.id, error.result, self._why(error))  # type: ignore[arg-type]
+        except BaseException:  # Ctrl-C: what runs must not be taken up by the next call
+            if kind in self._workers:
+                self._workers.pop(kind).kill()
+            raise
+
+    def _tell(self, name: str, lines: list[tuple[str, str]]) -> None:
+        for level, line in lines:
+            self._told(name, level, line)
+
+    def _why(self, error: _GoneError) -> str:
+        if error.result == "timeout" or self._control is None:
+            return str(error)
+        ready, _, _ = select.select([self._control], [], [], 1.0)
+        gone = protocol.from_template(self._control.recv(1 << 16)) if ready else None
+        if not isinstance(gone, protocol.Gone):
+            return "it closed its connection"
+        if gone.status < 0:
+            return f"its process was ended by {signal.Signals(-gone.status).name}"
+        return f"its process ended with status {gone.status} before it returned; does it call os._exit?"
+
+    def _start(self, kind: tuple[Path, bool, int]) -> _Worker:
+        if self._control is None:
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._template = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "edgefn.functions.template", str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                )
+        file, is_async, memory = kind
+        fork = Fork(len(self._workers), self._gateway, str(file), str(file), is_async, memory, self._secrets)
+        ours, theirs = socket.socketpair()
+        out, into = os.pipe2(os.O_CLOEXEC)
+        socket.send_fds(self._control, [protocol.encode(fork)], [theirs.fileno(), into])
+        theirs.close()
+        os.close(into)
+        while True:
+            data = self._control.recv(1 << 16)
+            if not data:
+                raise RuntimeError("the template of the workers has ended")
+            answer = protocol.from_template(data)
+            if isinstance(answer, protocol.Forked):  # and not the end of one that was killed
+                return _Worker(answer.pid, ours, out)
+
+    def close(self) -> None:
+        """Twice is harmless."""
+        for worker in self._workers.values():
+            worker.kill()
+        self._workers.clear()
+        if self._template is not None and self._control is not None:
+            self._control.close()
+            self._template.kill()
+            self._template.wait()
+            self._template = self._control = None
+
+
+class _GoneError(Exception):
+    def __init__(self, result: str, message: str) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class _Worker:
+    """A worker as the trial sees it: one call at a time."""
+
+    def __init__(self, pid: int, sock: socket.socket, printed: int) -> None:
+        self._pid = pid
+        self._sock = sock
+        self._printed = printed
+        self._frames = protocol.Frames()
+        self._is_ready = False
+        self._rest = b""
+        self._lines: list[tuple[str, str]] = []
+        self._left_out = 0
+        os.set_blocking(printed, False)
+
+    def call(
+        self, call: Call, timeout: float, publish: Publish, tell: Callable[[str, list[tuple[str, str]]], None]
+    ) -> Outcome:
+        """Raises _GoneError where the worker does not survive it."""
+        self._lines, self._left_out = [], 0
+        try:
+            if not self._is_ready:
+                ready = self._receive(time.monotonic() + STARTING, publish, "its file takes longer than 30 s to import")
+                self._is_ready = True
+                if isinstance(ready, Broken):
+                    self._is_ready = False
+                    return Outcome(call.id, "failed", ready.error, ready.traceback)
+            deadline = time.monotonic_ns() + int(timeout * 1e9)
+            self._sock.sendall(protocol.frame(_with_deadline(call, deadline)))
+            over = f"it took longer than its timeout of {timeout:g} s"
+            outcome = self._receive(deadline / 1e9 + GRACE, publish, over)
+            assert isinstance(outcome, Outcome)
+            return outcome
+        finally:
+            self._read_printed(0.0)
+            if self._rest:
+                self._take(b"\n")
+            if self._left_out:
+                self._lines.append(("warning", f"{self._left_out} more lines are left out"))
+            tell(call.name, self._lines)
+
+    def _receive(self, deadline: float, publish: Publish, over: str) -> Any:
+        """The next message that ends something; what is published meanwhile goes on at once."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        poll.register(self._printed, select.POLLIN)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise _GoneError("timeout", over)
+            events = poll.poll(left * 1000)
+            for fd, _ in events:
+                if fd == self._printed:
+                    if not self._read_printed(deadline - time.monotonic()):
+                        poll.unregister(fd)
+                    continue
+                try:
+                    data = self._sock.recv(1 << 18)
+                except ConnectionError:
+                    data = b""
+                if not data:
+                    raise _GoneError("failed", "")
+                last = None
+                for body in self._frames.feed(data):
+                    message = protocol.from_worker(body)
+                    if isinstance(message, Published):
+                        publish(message.topic, message.payload, message.qos, message.retain)
+                    else:
+                        last = message
+                if last is not None:
+                    return last
+
+    def _read_printed(self, seconds: float) -> bool:
+        """Reads what there is; False at the end of the pipe."""
+        until = time.monotonic() + min(seconds, 0.05)
+        while True:
+            try:
+                data = os.read(self._printed, 1 << 16)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self._take(data)
+            if time.monotonic() > until:  # a flood must not keep us from looking at the deadline
+                return True
+
+    def _take(self, data: bytes) -> None:
+        *whole, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[:MAX_LINE]
+        for raw in whole:
+            if len(self._lines) >= MAX_LINES:
+                self._left_out += 1
+                continue
+            line, level = raw[:MAX_LINE].decode(errors="backslashreplace"), "info"
+            if line.startswith(MARK) and line.count(END) >= 2:
+                _, level, line = line[1:].split(END, 2)
+            self._lines.append((level, line))
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        self._sock.close()
+        os.close(self._printed)
+
+
+def _with_deadline(call: Call, deadline: int) -> Call:
+    import msgspec
+
+    return msgspec.structs.replace(call, deadline=deadline)
