@@ -21,7 +21,7 @@ from rich.table import Table
 import edgefn
 from bench.rows import Options, Row, sign
 
-QUICK = ("qos0", "qos1", "batch", "cpu", "latency", "memory", "idle", "start", "enqueue", "backlog")
+QUICK = ("qos0", "qos1", "batch", "cpu", "latency", "memory", "idle", "start", "enqueue", "backlog", "functions")
 NAMES = (*QUICK, "drain", "writes", "growth")
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 COLOURS = {"aim": "green", "must": "yellow", "missed": "red", "not measured": "red"}

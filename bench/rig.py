@@ -70,6 +70,8 @@ class Rig:
         self.metrics: dict[str, Any] = {}
         self.marks: dict[int, int] = {}  # number → monotonic ns of its alert
         self.states: dict[str, dict[str, Any]] = {}
+        self.kept: set[str] = set()  # handlers whose summaries are kept, as `rows`
+        self.rows: list[dict[str, Any]] = []
         self.fresh_alerts = 0  # of the handler that the start benchmark drops into the folder
         self.started = 0
         self._handlers = {**handlers, "mark.py": workload.MARK}
@@ -184,7 +186,10 @@ class Rig:
         if kind == "summary":
             handler = name.split("/", 1)[0]
             self.summaries[handler] += 1
-            self.samples[handler] += json.loads(message.payload).get("samples", 0)
+            row = json.loads(message.payload)
+            self.samples[handler] += row.get("samples", 0)
+            if handler in self.kept:
+                self.rows.append(row)
         elif kind == "alert" and name.startswith("mark/"):
             self.marks.setdefault(int(json.loads(message.payload)["values"]["value"]), message.at)
         elif kind == "alert" and name.startswith("fresh/"):
