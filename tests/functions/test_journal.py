@@ -1,0 +1,178 @@
+"""What a commit holds of Python handlers: nothing before its event is covered, everything once, in the order of a handler."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefn.functions.invocation import Invocation, from_row
+from edgefn.functions.journal import FINISHED, PATIENCE, Completion, Cut, Journal
+from edgefn.functions.memory import Memory
+from edgefn.store import CheckpointPart, Letter, NewItem
+from edgefn.testing import ManualClock
+
+
+class Desk:
+    """A journal, and the memories of its handlers."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.memories: dict[str, Memory] = {}
+        self.journal = Journal(self.memory, self.clock.monotonic)
+        self.journal.engine_started(1)
+
+    def memory(self, name: str) -> Memory:
+        return self.memories.setdefault(name, Memory(name))
+
+    def event(self, id: str, *, function: str = "f", engine: int = 1, **options: object) -> Invocation:
+        """A durable event of an engine whose next commit covers it."""
+        invocation = Invocation(id, function, "t", b"{}", durable=True, engine=engine, **options)  # type: ignore[arg-type]
+        self.journal.add(invocation)
+        return invocation
+
+    def commit(self) -> Cut:
+        cut = self.journal.cut()
+        self.journal.stored(cut)
+        return cut
+
+
+def item(n: int = 1) -> NewItem:
+    return NewItem("summary/f", b"%d" % n, n)
+
+
+def test_an_invocation_that_is_done_before_its_commit_never_has_a_row() -> None:
+    desk = Desk()
+    event = desk.event("a")
+    desk.journal.complete(Completion(event, [item()], {"n": b"1"}))
+    assert not desk.commit()  # the engine's commit has not come: the event may come a second time
+    desk.journal.cover(1)
+    cut = desk.commit()
+    assert cut.items == [item()]
+    assert [(part.owner, part.kind) for part in cut.parts] == [("function f", "delta")]
+    assert not desk.commit()
+
+
+def test_one_that_still_runs_when_its_event_is_covered_has_a_row_until_it_is_done() -> None:
+    desk = Desk()
+    event = desk.event("a", parts=(CheckpointPart("trigger f", "delta", b"x"),))
+    desk.journal.cover(1)
+    cut = desk.commit()
+    assert [(part.owner, part.kind) for part in cut.parts] == [("call a", "snapshot"), ("trigger f", "delta")]
+    assert from_row("a", cut.parts[0].data).topic == "t"
+    desk.journal.complete(Completion(event, [item()]))
+    cut = desk.commit()
+    assert [(part.owner, part.kind) for part in cut.parts] == [("call a", "drop")]
+    assert cut.items == [item()]
+
+
+def test_a_later_invocation_waits_for_an_earlier_one_of_its_handler_since_the_state_holds_both() -> None:
+    desk = Desk()
+    early = desk.event("a")
+    late = Invocation("b", "f", "timer", b"")
+    other = Invocation("c", "g", "timer", b"")
+    desk.journal.complete(Completion(early, [item(1)], {"n": b"1"}))
+    desk.journal.complete(Completion(late, [item(2)], {"n": b"2"}))
+    desk.journal.complete(Completion(other, [item(3)]))
+    assert desk.commit().items == [item(3)]
+    desk.journal.cover(1)
+    cut = desk.commit()
+    assert cut.items == [item(1), item(2)]
+    (part,) = cut.parts
+    assert msgspec.msgpack.decode(part.data) == {"n": b"2"}
+
+
+def test_what_comes_again_from_a_new_engine_is_known_and_covered_by_that_one_s_commit() -> None:
+    desk = Desk()
+    event = desk.event("a")
+    desk.journal.complete(Completion(event, [item()]))
+    desk.journal.engine_started(2)
+    desk.journal.cover(2)  # nothing of it came again yet
+    assert not desk.commit()
+    assert desk.journal.knows("a")
+    desk.journal.cover(2)
+    assert desk.commit().items == [item()]
+    assert desk.journal.knows("a")  # also when it comes a third time
+    assert not desk.journal.holds("a")
+
+
+def test_what_never_comes_again_is_stored_after_a_while() -> None:
+    desk = Desk()
+    desk.journal.complete(Completion(desk.event("a"), [item()]))
+    desk.journal.engine_started(2)
+    desk.clock.advance(PATIENCE / 1e9 + 1)
+    desk.journal.cover(2)
+    assert desk.commit().items == [item()]
+
+
+def test_a_dead_letter_goes_with_the_commit_that_drops_the_row() -> None:
+    desk = Desk()
+    event = desk.event("a")
+    desk.journal.cover(1)
+    desk.commit()
+    letter = Letter("f", 0, 0, 1, "failed", "", b"{}")
+    desk.journal.complete(Completion(event, letter=letter))
+    cut = desk.commit()
+    assert cut.letters == [letter]
+    assert [(part.owner, part.kind) for part in cut.parts] == [("call a", "drop")]
+
+
+def test_a_retry_is_written_down_so_that_a_crash_does_not_begin_anew() -> None:
+    desk = Desk()
+    event = desk.event("a")
+    desk.journal.cover(1)
+    desk.commit()
+    event.attempt = 2
+    desk.journal.retried(event)
+    (part,) = desk.commit().parts
+    assert from_row("a", part.data).attempt == 2
+
+
+def test_only_so_many_finished_ids_are_remembered() -> None:
+    desk = Desk()
+    for n in range(FINISHED + 5):
+        event = desk.event(str(n), engine=0)
+        desk.journal.complete(Completion(event))
+    desk.commit()
+    assert not desk.journal.knows("0")
+    assert desk.journal.knows(str(FINISHED + 4))
+
+
+@given(st.lists(st.sampled_from(["event", "done", "retry", "cover", "commit", "crash"]), max_size=60))
+def test_whatever_happens_each_event_is_stored_once_and_no_state_before_its_row(steps: list[str]) -> None:
+    """Against a plain reference: what the store holds after each commit is the events that are covered, done or not."""
+    desk = Desk()
+    open_: list[Invocation] = []
+    rows: set[str] = set()
+    effects: Counter[str] = Counter()
+    covered: set[str] = set()
+    known: list[str] = []
+    for number, step in enumerate([*steps, "cover", "commit"]):
+        if step == "event":
+            open_.append(desk.event(f"e{number}"))
+            known.append(f"e{number}")
+        elif step == "done" and open_:
+            done = open_.pop(0)
+            desk.journal.complete(Completion(done, [NewItem("summary/f", done.id.encode(), 0)], {done.id: b"1"}))
+        elif step == "retry" and open_:
+            open_[0].attempt += 1
+            desk.journal.retried(open_[0])
+        elif step == "cover":
+            desk.journal.cover(1)
+            covered.update(known)
+        elif step == "commit":
+            cut = desk.commit()
+            for part in cut.parts:
+                name = part.owner.removeprefix("call ")
+                if part.owner.startswith("call "):
+                    (rows.discard if part.kind == "drop" else rows.add)(name)
+            effects.update(one.payload.decode() for one in cut.items)
+            assert set(effects) | rows <= covered
+    assert all(times == 1 for times in effects.values())
+    assert rows == {one.id for one in open_}
+    assert set(effects) == set(known) - rows
+    again = Memory("f")
+    again.restore([msgspec.msgpack.encode(dict.fromkeys(effects, b"1"))])
+    assert desk.memory("f").values == again.values
