@@ -31,6 +31,19 @@ class _Stored(msgspec.Struct, array_like=True):
 
 
 @dataclass(slots=True, eq=False)
+class Cover:
+    """Whose commit an event waits for. What an invocation starts shares that of the invocation."""
+
+    engine: int = 0  # the engine whose next commit covers it; 0: none has to
+    committed: bool = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether effects may be stored: not before the commit that covers the event, or it could come a second time."""
+        return not self.engine or self.committed
+
+
+@dataclass(slots=True, eq=False)
 class Invocation:
     """An event on its way through one handler. `id` stays the same however often it is tried or delivered."""
 
@@ -47,8 +60,7 @@ class Invocation:
     bystander: int = 0  # times that its worker was killed for another's sake
     arrived: int = 0  # monotonic ns
     parts: tuple[CheckpointPart, ...] = ()  # what is stored with it
-    engine: int = 0  # the engine whose next commit covers the event; 0: it need not be covered
-    covered: bool = False
+    cover: Cover = field(default_factory=Cover)
     stored: bool = False  # there is a row of it
     published: Counter[bytes] = field(default_factory=Counter)  # by all attempts so far
 
@@ -59,10 +71,6 @@ class Invocation:
     @property
     def size(self) -> int:
         return len(self.payload) + len(self.topic) + 500
-
-    def is_storable(self) -> bool:
-        """Whether it may be stored now: not before the commit that covers its event, or that could come a second time."""
-        return not self.engine or self.covered
 
     def row(self) -> bytes:
         return msgspec.msgpack.encode(

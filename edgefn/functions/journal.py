@@ -64,7 +64,7 @@ class Journal:
         """Whether it runs, waits or is done already. One that came again is now the business of the engine that brought it."""
         invocation = self._known.get(id)
         if invocation is not None and not invocation.stored:
-            invocation.engine, invocation.covered = self._engine, False
+            invocation.cover.engine, invocation.cover.committed = self._engine, False
         return invocation is not None or id in self._finished
 
     def holds(self, id: str) -> bool:
@@ -104,8 +104,8 @@ class Journal:
         """The engine has cut its next commit: it covers all events that it has brought so far."""
         late = self._monotonic() - self._since > PATIENCE
         for invocation in self._known.values():
-            if invocation.engine == engine or (late and invocation.engine):
-                invocation.covered = True
+            if invocation.cover.engine == engine or late:
+                invocation.cover.committed = True
 
     def cut(self) -> Cut:
         """Takes what can be stored now."""
@@ -157,4 +157,4 @@ class Journal:
 
 
 def _is_storable(invocation: Invocation) -> bool:
-    return not invocation.durable or invocation.is_storable()
+    return not invocation.durable or invocation.cover.is_due

@@ -16,7 +16,7 @@ import msgspec
 
 from edgefn.clock import Clock
 from edgefn.errors import PayloadError
-from edgefn.functions.invocation import FUNCTION, Invocation, from_row, id_of, new_id
+from edgefn.functions.invocation import FUNCTION, Cover, Invocation, from_row, id_of, new_id
 from edgefn.functions.journal import Completion, Journal
 from edgefn.functions.lane import Deployment, Lane, Running
 from edgefn.functions.memory import Memory
@@ -192,7 +192,9 @@ class Scheduler:
         """Another handler has put a row out: starts those that listen to it."""
         for name in self._listeners.get(handler, ()):
             id = id_of(name, handler, key, ts, payload) if durable else new_id()
-            self.invoke(Invocation(id, name, f"output/{handler}", payload, key, ts=ts, durable=durable, engine=engine))
+            self.invoke(
+                Invocation(id, name, f"output/{handler}", payload, key, ts=ts, durable=durable, cover=Cover(engine))
+            )
 
     def listens(self, handler: str) -> bool:
         return handler in self._listeners
@@ -329,7 +331,7 @@ class Scheduler:
         self.invoke(
             Invocation(
                 id, name, topic, payload, parent.key, parent.captures, parent.ts,
-                durable=parent.durable, engine=parent.engine, covered=parent.covered,
+                durable=parent.durable, cover=parent.cover,
             )
         )  # fmt: skip
 

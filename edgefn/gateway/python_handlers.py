@@ -12,7 +12,7 @@ import msgspec
 from edgefn.clock import Clock
 from edgefn.events import to_json
 from edgefn.functions.guard import Guard
-from edgefn.functions.invocation import OWNERS, Invocation, id_of, new_id
+from edgefn.functions.invocation import OWNERS, Cover, Invocation, id_of, new_id
 from edgefn.functions.lane import Deployment
 from edgefn.functions.protocol import Forward
 from edgefn.functions.scheduler import Scheduler
@@ -119,7 +119,7 @@ class PythonHandlers:
                 self.scheduler.invoke(
                     Invocation(
                         id, name, topic, payload, key, captures, message["ts"],
-                        durable=durable, retained=retained, engine=engine if position else 0,
+                        durable=durable, retained=retained, cover=Cover(engine if position else 0),
                     )
                 )  # fmt: skip
         return unanswered

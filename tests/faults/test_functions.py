@@ -1,4 +1,4 @@
-"""kill -9 of gateway, engine, template or worker while Python handlers run: each QoS 1 event has its effects once, and none is lost."""
+"""kill -9 of gateway, engine, template or worker: each QoS 1 event has the effects of its Python handler once, none is lost."""
 
 from __future__ import annotations
 
@@ -105,6 +105,8 @@ async def test_killed_at_any_moment_every_event_has_its_effects_once(
                     await asyncio.sleep(0.1)
             await asyncio.sleep(1)  # for what would come too often
             assert await running.device.stop() == 0
+            told = [line for line in running.device.log.splitlines() if " ERROR " in line and "afresh" in line]
+            findings += told
     except TimeoutError:
         findings.append("not all of them came")
     finally:
@@ -116,6 +118,6 @@ async def test_killed_at_any_moment_every_event_has_its_effects_once(
     assert sorted(rows["adds"]) == list(range(1, sent + 1))
     assert {n: times for n, times in counted.items() if times != 1} == {}
     assert set(counted) == set(range(sent))
-    assert [row["count"] for row in adds] == list(range(1, sent + 1))
+    assert [(at, row) for at, row in enumerate(adds, 1) if row["count"] != at][:3] == []
     assert adds[-1]["sum"] == sum(range(sent))
     assert sorted(row["n"] for row in rows["echoes"].values()) == list(range(0, sent, 10))

@@ -51,7 +51,8 @@ BAD = {
         "closed its connection",
     ),
     "writing to edgefn's connection": (
-        "def bad():\n    for fd in range(3, 20):\n        try: os.write(fd, b'\\xff' * 9)\n        except OSError: pass\n    time.sleep(5)\n",
+        "def bad():\n    for fd in range(3, 20):\n        try: os.write(fd, b'\\xff' * 9)\n"
+        "        except OSError: pass\n    time.sleep(5)\n",
         "failed",
         "wrote to edgefn's own connection",
     ),
@@ -92,8 +93,8 @@ async def test_a_flood_of_output_is_cut_and_counted(tmp_path: Path, caplog: pyte
     async with functions(tmp_path) as fn:
         fn.write(
             "bad.py",
-            HEAD.replace("600ms", "60s")
-            + "def bad():\n    for _ in range(1000):\n        print('x' * 99 + '\\n', end='' )\n        os.write(1, b'y' * 99_999 + b'\\n')\n",
+            HEAD.replace("600ms", "60s") + "def bad():\n    for _ in range(1000):\n"
+            "        print('x' * 99)\n        os.write(1, b'y' * 99_999 + b'\\n')\n",
         )
         fn.invoke("bad")
         assert await fn.outcomes("bad", 1) == {"done": 1}
@@ -107,7 +108,8 @@ async def test_what_is_printed_and_logged_bears_the_handler_s_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    source = "async def bad(event, ctx):\n    print('hello', event['x'])\n    ctx.log.error('oh')\n    print('to err', file=sys.stderr)\n"
+    source = "async def bad(event, ctx):\n    print('hello', event['x'])\n    ctx.log.error('oh')\n"
+    source += "    print('to err', file=sys.stderr)\n"
     async with functions(tmp_path) as fn:
         fn.write("bad.py", HEAD + source)
         fn.invoke("bad", b'{"x": 1}')

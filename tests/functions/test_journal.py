@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefn.functions.invocation import Invocation, from_row
+from edgefn.functions.invocation import Cover, Invocation, from_row
 from edgefn.functions.journal import FINISHED, PATIENCE, Completion, Cut, Journal
 from edgefn.functions.memory import Memory
 from edgefn.store import CheckpointPart, Letter, NewItem
@@ -29,7 +29,7 @@ class Desk:
 
     def event(self, id: str, *, function: str = "f", engine: int = 1, **options: object) -> Invocation:
         """A durable event of an engine whose next commit covers it."""
-        invocation = Invocation(id, function, "t", b"{}", durable=True, engine=engine, **options)  # type: ignore[arg-type]
+        invocation = Invocation(id, function, "t", b"{}", durable=True, cover=Cover(engine), **options)  # type: ignore[arg-type]
         self.journal.add(invocation)
         return invocation
 
@@ -96,6 +96,19 @@ def test_what_comes_again_from_a_new_engine_is_known_and_covered_by_that_one_s_c
     assert desk.commit().items == [item()]
     assert desk.journal.knows("a")  # also when it comes a third time
     assert not desk.journal.holds("a")
+
+
+def test_what_an_invocation_has_started_is_stored_when_it_is_whichever_engine_brings_its_event_again() -> None:
+    desk = Desk()
+    event = desk.event("a")
+    child = Invocation("b", "g", "invoke/f", b"", durable=True, cover=event.cover)
+    desk.journal.add(child)
+    desk.journal.complete(Completion(event))
+    desk.journal.engine_started(2)
+    assert desk.journal.knows("a")
+    assert not desk.commit()
+    desk.journal.cover(2)
+    assert [part.owner for part in desk.commit().parts] == ["call b"]
 
 
 def test_what_never_comes_again_is_stored_after_a_while() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
+import os
+import signal
 from pathlib import Path
 
+import pytest
+
+from edgefn.functions.invocation import from_row
 from tests.functions.helpers import functions
 
 LIGHT = """
@@ -19,16 +22,222 @@ async def light(event, ctx):
     return {"count": ctx.state["n"]}
 """
 
+FLAKY = """
+from edgefn import on
+
+@on("flaky", retries=2, backoff="1ms")
+def flaky(event, ctx):
+    ctx.publish("said", "hello")
+    ctx.publish("said", f"attempt {event.attempt}")
+    ctx.publish("said", "hello")
+    ctx.state["attempts"] = event.attempt
+    ctx.forward(event.attempt)
+    if event.attempt <= event["failures"]:
+        raise RuntimeError(f"attempt {event.attempt}")
+"""
+
+ORDERED = """
+import asyncio
+from edgefn import on
+
+@on("ordered/{key}", ordered=True, retries=3, backoff="1ms")
+async def ordered(event, ctx):
+    await asyncio.sleep(event["wait"])
+    if event.attempt == 1 and event.get("fail"):
+        raise RuntimeError("once")
+    return event["n"]
+"""
+
+GATE = """
+import time, pathlib
+from edgefn import on
+
+@on("gate", timeout="30s", max_queue=3{options})
+def gate(event, ctx):
+    while not pathlib.Path(ctx.secret("open")).exists():
+        time.sleep(0.005)
+    return event.data
+"""
+
+
+LEAKS = """
+from edgefn import on
+
+kept = []
+
+@on("a", memory="32MB")
+def leaks():
+    kept.append(b"x" * (7 << 20))
+    return len(kept)
+"""
+
 
 async def test_effects_of_an_invocation_go_where_they_belong(tmp_path: Path) -> None:
     async with functions(tmp_path) as fn:
         fn.write("light.py", LIGHT)
         for _ in range(2):
             fn.invoke("light", b'{"open": true}', captures={"room": "hall"}, key="hall")
-            await fn.until(lambda: fn.scheduler.lanes["light"].waiting == 0)
+            await fn.until(lambda: not fn.scheduler.lanes["light"].waiting)
         assert await fn.outcomes("light", 2) == {"done": 2}
         assert fn.out.published == [("lights/hall/set", b'{"on":true,"attempt":1}')] * 2
         assert fn.out.values == [("light", {"count": 1}), ("light", {"count": 2})]
         cut = fn.commit()
         assert [item.payload for item in cut.items] == [b'{"opened":true}'] * 2
         assert [part.owner for part in cut.parts] == ["function light"]
+
+
+async def test_a_failed_attempt_leaves_nothing_but_what_it_published_and_that_once(tmp_path: Path) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write("flaky.py", FLAKY)
+        fn.invoke("flaky", b'{"failures": 2}')
+        assert await fn.outcomes("flaky", 3) == {"failed": 2, "done": 1}
+        said = [payload for _, payload in fn.out.published]
+        assert said == [b"hello", b"attempt 1", b"hello", b"attempt 2", b"attempt 3"]
+        assert [item.payload for item in fn.commit().items] == [b"3"]
+        assert fn.scheduler.lanes["flaky"].memory.values == {"attempts": b"3"}
+
+
+async def test_what_fails_each_time_ends_among_the_dead_letters_and_can_be_put_back(tmp_path: Path) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write("flaky.py", FLAKY)
+        invocation = fn.invoke("flaky", b'{"failures": 3}', durable=True, key="k", captures={"a": "b"})
+        assert await fn.outcomes("flaky", 3) == {"failed": 3}
+        (letter,) = fn.commit().letters
+        assert (letter.handler, letter.reason, letter.attempts) == ("flaky", "failed", 3)
+        assert letter.detail.startswith("RuntimeError: attempt 3\nTraceback")
+        again = from_row(invocation.id, letter.payload)
+        assert (again.payload, again.key, again.captures, again.attempt) == (b'{"failures": 3}', "k", {"a": "b"}, 1)
+        fn.scheduler.restore({again.owner: [letter.payload]})
+        await fn.outcomes("flaky", 6)
+
+
+async def test_invocations_of_one_key_keep_their_order_and_hold_no_other_key_up(tmp_path: Path) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write("ordered.py", ORDERED)
+        fn.invoke("ordered", b'{"n": 1, "wait": 0.1, "fail": true}', key="a")
+        fn.invoke("ordered", b'{"n": 2, "wait": 0}', key="a")
+        fn.invoke("ordered", b'{"n": 3, "wait": 0}', key="b")
+        await fn.until(lambda: len(fn.out.values) == 3)
+        assert [value for _, value in fn.out.values] == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("option", "durable", "kept", "buried"),
+    [
+        ("", False, [0, 4, 5, 6], []),
+        ("", True, [0, 1, 2, 3], [4, 5, 6]),
+        (", on_overflow='drop-oldest'", True, [0, 4, 5, 6], []),
+        (", on_overflow='drop-newest'", False, [0, 1, 2, 3], []),
+    ],
+)
+async def test_a_full_queue_gives_up_what_its_policy_says_and_counts_it(
+    tmp_path: Path, option: str, durable: bool, kept: list[int], buried: list[int]
+) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write("gate.py", GATE.format(options=option))
+        (tmp_path / "secrets" / "open").write_text(str(tmp_path / "opened"))
+        fn.invoke("gate", b"0", durable=durable)
+        await fn.until(lambda: fn.scheduler.lanes["gate"].running)
+        for n in range(1, 7):
+            fn.invoke("gate", b"%d" % n, durable=durable)
+        (tmp_path / "opened").touch()
+        await fn.outcomes("gate", 4)
+        assert [value for _, value in fn.out.values] == kept
+        letters = fn.commit().letters
+        assert [letter.reason for letter in letters] == ["overflow"] * len(buried)
+        assert fn.metrics.total("functions.dropped.queue_full") == 3
+        assert not fn.scheduler.journal.waiting
+
+
+async def test_a_new_version_takes_over_what_waits_and_a_removed_handler_s_invocations_wait_for_it(
+    tmp_path: Path,
+) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write("a.py", "from edgefn import on\n@on('a')\ndef a(): return 1\n")
+        fn.invoke("a")
+        await fn.until(lambda: fn.out.values == [("a", 1)])
+        (tmp_path / "a.py").unlink()
+        fn.write("b.py", "from edgefn import on\n@on('b')\ndef b(): return 1\n")
+        fn.invoke("a", durable=True)
+        fn.invoke("b")
+        await fn.until(lambda: ("b", 1) in fn.out.values)
+        assert fn.scheduler.lanes["a"].waiting == 1
+        fn.write("a.py", "from edgefn import on\n@on('a')\ndef a(): return 2\n")
+        await fn.until(lambda: ("a", 2) in fn.out.values)
+
+
+async def test_the_same_durable_event_is_taken_in_once(tmp_path: Path) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write("light.py", LIGHT)
+        for _ in range(3):
+            fn.invoke("light", b'{"open": true}', captures={"room": "hall"}, durable=True, id="same")
+        assert await fn.outcomes("light", 1) == {"done": 1}
+        fn.commit()
+        fn.invoke("light", b'{"open": true}', captures={"room": "hall"}, durable=True, id="same")
+        assert fn.metrics.total("functions.redelivered") == 3
+
+
+async def test_a_handler_s_output_and_its_invocations_start_others(tmp_path: Path) -> None:
+    source = """
+from edgefn import on
+
+@on("a")
+def first(event, ctx):
+    ctx.invoke(third, {"from": "first"})
+    ctx.invoke("nobody")
+    return {"n": 1}
+
+@on(first)
+def second(event):
+    return [event["n"], event.topic]
+
+@on("never")
+def third(event):
+    return event["from"]
+"""
+    async with functions(tmp_path) as fn:
+        fn.write("chain.py", source)
+        fn.invoke("first", durable=True)
+        await fn.until(lambda: len(fn.out.values) == 3)
+        assert sorted(fn.out.values, key=str) == [
+            ("first", {"n": 1}),
+            ("second", [1, "output/first"]),
+            ("third", "first"),
+        ]
+        assert fn.metrics.total("functions.dropped.unknown_handler") == 1
+
+
+async def test_workers_die_with_the_template_and_what_they_ran_runs_again_for_free(tmp_path: Path) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write("gate.py", GATE.format(options=", retries=0"))
+        (tmp_path / "secrets" / "open").write_text(str(tmp_path / "opened"))
+        invocation = fn.invoke("gate", b"1")
+        await fn.until(lambda: fn.scheduler.lanes["gate"].running and invocation.published is not None)
+        await fn.until(lambda: all(one.is_ready for one in fn.scheduler.pool.workers.values()))
+        os.kill(fn.scheduler.pool.template_pid, signal.SIGKILL)
+        (tmp_path / "opened").touch()
+        await fn.until(lambda: fn.out.values == [("gate", 1)])
+        assert invocation.attempt == 1
+
+
+async def test_a_worker_that_leaks_is_replaced_between_two_invocations(tmp_path: Path) -> None:
+    source = LEAKS
+    async with functions(tmp_path) as fn:
+        fn.write("leaks.py", source)
+        for n in range(1, 8):
+            fn.invoke("leaks")
+            await fn.outcomes("leaks", n)
+        assert {name: n for name, n in fn.scheduler.lanes["leaks"].meter.outcomes.items()} == {"done": 7}
+        assert max(value for _, value in fn.out.values) < 5
+        assert fn.metrics.total("functions.workers_recycled") >= 1
+
+
+async def test_few_workers_serve_many_handlers_in_turns(tmp_path: Path) -> None:
+    async with functions(tmp_path, workers=2) as fn:
+        for n in range(5):
+            fn.write(f"h{n}.py", f"from edgefn import on\n@on('a')\ndef h{n}(): return {n}\n")
+        for _ in range(3):
+            for n in range(5):
+                fn.invoke(f"h{n}")
+        await fn.until(lambda: len(fn.out.values) == 15)
+        assert len(fn.scheduler.pool.workers) <= 2
