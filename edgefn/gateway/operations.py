@@ -233,6 +233,7 @@ class Operations:
     def _letter(self, letter: DeadLetter) -> dict[str, Any]:
         told = {
             "id": letter.id,
+            "kind": letter.kind,
             "key": letter.key,
             "stream": letter.stream,
             "uplink": letter.uplink,
