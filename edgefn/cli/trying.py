@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,9 @@ from edgefn.resources import bundled
 
 if TYPE_CHECKING:
     from edgefn.manifest import Manifest
+
+
+LOAD_TIMEOUT = 120.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,10 @@ def places(handlers: tuple[Path, ...] = ()) -> Places:
 
 
 def load(handlers: Iterable[Path]) -> list[Manifest]:
-    """Raises HandlerError with all that is wrong."""
+    """The manifests of files and folders; what the cache does not have is built in a process of its own, one after the other.
+
+    Raises HandlerError with all that is wrong.
+    """
     from rich.console import Console
 
     from edgefn.trial import loading
@@ -44,4 +52,28 @@ def load(handlers: Iterable[Path]) -> list[Manifest]:
     # The gateway's loader keeps machine code there: what it has compiled is not compiled again. Before numba is imported.
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / "numba"))
     with Console(stderr=True).status("") as status:
-        return loading.load(loading.files_of(handlers), cache, lambda name: status.update(f"compiling {name}"))
+
+        def build(file: Path, cache: Path) -> Manifest:
+            status.update(f"compiling {file.name}")
+            return _build(file, cache)
+
+        return loading.load(loading.files_of(handlers), cache, build)
+
+
+def _build(file: Path, cache: Path) -> Manifest:
+    """Code that nobody has checked yet may do anything, also loop for ever; here it does so in a child."""
+    import msgspec
+
+    from edgefn.errors import Finding
+    from edgefn.manifest import Manifest
+
+    command = [sys.executable, "-m", "edgefn.loader", "--cache", str(cache), str(file)]
+    try:
+        # What the file prints when it is imported is its author's to see.
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=LOAD_TIMEOUT)
+        return msgspec.json.decode(done.stdout, type=Manifest)
+    except subprocess.TimeoutExpired:
+        trouble = f"it did not load within {LOAD_TIMEOUT:g} s; does it loop when it is imported?"
+    except msgspec.DecodeError:
+        trouble = f"the loader ended with status {done.returncode}; does the file crash when it is imported?"
+    return Manifest(str(file), findings=(Finding(str(file), 0, trouble),))
