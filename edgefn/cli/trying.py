@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,7 @@ from edgefn.config import cache_folder
 from edgefn.resources import bundled
 
 if TYPE_CHECKING:
-    from edgefn.manifest import Manifest
-
-
-LOAD_TIMEOUT = 120.0  # seconds
+    from edgefn.manifest import Manifest, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,7 @@ def places(handlers: tuple[Path, ...] = ()) -> Places:
     if not handlers:
         own = settings.gateway.handlers
         handlers = (Path(own),) if own else (bundled("handlers"),)
-    return Places(handlers, settings.gateway.id, Path(settings.gateway.state) / "secrets")
+    return Places(handlers, settings.gateway.id, settings.secrets_path)
 
 
 def load(handlers: Iterable[Path]) -> list[Manifest]:
@@ -54,26 +50,13 @@ def load(handlers: Iterable[Path]) -> list[Manifest]:
     with Console(stderr=True).status("") as status:
 
         def build(file: Path, cache: Path) -> Manifest:
+            async def told(progress: Progress) -> None:
+                status.update(f"{file.name}: {progress.state}, {progress.done} of {progress.of}")
+
+            # Code that nobody has checked yet may do anything, also loop for ever; there it does so in a child.
+            from edgefn.gateway.loading import Loader
+
             status.update(f"compiling {file.name}")
-            return _build(file, cache)
+            return asyncio.run(Loader(cache).load(file, told))
 
         return loading.load(loading.files_of(handlers), cache, build)
-
-
-def _build(file: Path, cache: Path) -> Manifest:
-    """Code that nobody has checked yet may do anything, also loop for ever; here it does so in a child."""
-    import msgspec
-
-    from edgefn.errors import Finding
-    from edgefn.manifest import Manifest
-
-    command = [sys.executable, "-m", "edgefn.loader", "--cache", str(cache), str(file)]
-    try:
-        # What the file prints when it is imported is its author's to see.
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=LOAD_TIMEOUT)
-        return msgspec.json.decode(done.stdout, type=Manifest)
-    except subprocess.TimeoutExpired:
-        trouble = f"it did not load within {LOAD_TIMEOUT:g} s; does it loop when it is imported?"
-    except msgspec.DecodeError:
-        trouble = f"the loader ended with status {done.returncode}; does the file crash when it is imported?"
-    return Manifest(str(file), findings=(Finding(str(file), 0, trouble),))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefn.cli import trying
+from edgefn.gateway import loading
 from edgefn.trial import invoke as trial
 from edgefn.trial.invoke import own_frames
 from tests.cli.helpers import edgefn
@@ -254,7 +254,7 @@ def test_what_cannot_be_asked_for(python: Path, compiled: Path, tmp_path: Path):
 
 
 def test_a_file_that_loops_when_it_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(trying, "LOAD_TIMEOUT", 1.0)
+    monkeypatch.setattr(loading, "LOAD_TIMEOUT", 1.0)
     (tmp_path / "a.py").write_text("while True: pass\n")
     result = edgefn("invoke", tmp_path / "a.py")
     assert result.exit_code == 2
