@@ -10,8 +10,10 @@ from edgefn.cli.demo import demo
 from edgefn.cli.drill import drill
 from edgefn.cli.handlers import handlers
 from edgefn.cli.init import init
+from edgefn.cli.invoke import invoke
 from edgefn.cli.new import new
 from edgefn.cli.outbox import outbox
+from edgefn.cli.record import record
 from edgefn.cli.replay import replay
 from edgefn.cli.run import run
 from edgefn.cli.store import store
@@ -42,9 +44,10 @@ def main() -> None:
       edgefn run my-gateway         run it
       edgefn check my-gateway       everything that is wrong with it, at once
       edgefn handlers list my-gateway  what its handlers are doing
+      edgefn invoke light.py --event '{"open": true}'    one handler, once
       edgefn store check my-gateway    read all of its store, while it is stopped
     """
 
 
-for verb in (init, new, check, replay, run, handlers, outbox, drill, store, demo):
+for verb in (init, new, check, invoke, record, replay, run, handlers, outbox, drill, store, demo):
     main.add_command(verb)

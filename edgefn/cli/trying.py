@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from edgefn.config import cache_folder
 from edgefn.resources import bundled
 
 if TYPE_CHECKING:
-    from edgefn.manifest import Manifest
+    from edgefn.manifest import Manifest, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,14 @@ def places(handlers: tuple[Path, ...] = ()) -> Places:
     if not handlers:
         own = settings.gateway.handlers
         handlers = (Path(own),) if own else (bundled("handlers"),)
-    return Places(handlers, settings.gateway.id, Path(settings.gateway.state) / "secrets")
+    return Places(handlers, settings.gateway.id, settings.secrets_path)
 
 
 def load(handlers: Iterable[Path]) -> list[Manifest]:
-    """Raises HandlerError with all that is wrong."""
+    """The manifests of files and folders; what the cache does not have is built in a process of its own, one after the other.
+
+    Raises HandlerError with all that is wrong.
+    """
     from rich.console import Console
 
     from edgefn.trial import loading
@@ -44,4 +48,15 @@ def load(handlers: Iterable[Path]) -> list[Manifest]:
     # The gateway's loader keeps machine code there: what it has compiled is not compiled again. Before numba is imported.
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / "numba"))
     with Console(stderr=True).status("") as status:
-        return loading.load(loading.files_of(handlers), cache, lambda name: status.update(f"compiling {name}"))
+
+        def build(file: Path, cache: Path) -> Manifest:
+            async def told(progress: Progress) -> None:
+                status.update(f"{file.name}: {progress.state}, {progress.done} of {progress.of}")
+
+            # Code that nobody has checked yet may do anything, also loop for ever; there it does so in a child.
+            from edgefn.gateway.loading import Loader
+
+            status.update(f"compiling {file.name}")
+            return asyncio.run(Loader(cache).load(file, told))
+
+        return loading.load(loading.files_of(handlers), cache, build)

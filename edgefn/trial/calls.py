@@ -16,7 +16,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+import msgspec
 
 from edgefn.functions import protocol
 from edgefn.functions.context import Context, State, to_json
@@ -96,6 +98,7 @@ class Workers:
         self._secrets = str(secrets)
         self._told = told
         self._workers: dict[tuple[Path, bool, int], _Worker] = {}
+        self._number = 0  # of the worker that was started last
         self._template: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -108,8 +111,9 @@ class Workers:
             return worker.call(call, function.policy.timeout / 1e9, publish, self._tell)
         except _GoneError as error:
             assert worker is not None
+            why = str(error) or self._why(worker.number)  # before it is killed, which would be the answer
             self._workers.pop(kind).kill()
-            return Outcome(call.id, error.result, self._why(error))  # type: ignore[arg-type]
+            return Outcome(call.id, error.result, why)
         except BaseException:  # Ctrl-C: what runs must not be taken up by the next call
             if kind in self._workers:
                 self._workers.pop(kind).kill()
@@ -119,16 +123,18 @@ class Workers:
         for level, line in lines:
             self._told(name, level, line)
 
-    def _why(self, error: _GoneError) -> str:
-        if error.result == "timeout" or self._control is None:
-            return str(error)
-        ready, _, _ = select.select([self._control], [], [], 1.0)
-        gone = protocol.from_template(self._control.recv(1 << 16)) if ready else None
-        if not isinstance(gone, protocol.Gone):
-            return "it closed its connection"
-        if gone.status < 0:
-            return f"its process was ended by {signal.Signals(-gone.status).name}"
-        return f"its process ended with status {gone.status} before it returned; does it call os._exit?"
+    def _why(self, number: int) -> str:
+        """What the template says of the end of a worker that has closed its connection."""
+        assert self._control is not None
+        until = time.monotonic() + 1.0
+        while select.select([self._control], [], [], max(0.0, until - time.monotonic()))[0]:
+            gone = protocol.from_template(self._control.recv(1 << 16))
+            if not isinstance(gone, protocol.Gone) or gone.number != number:
+                continue  # of one that was killed before
+            if gone.status < 0:
+                return f"its process was ended by {signal.Signals(-gone.status).name}"
+            return f"its process ended with status {gone.status} before it returned; does it call os._exit?"
+        return "it closed its connection to edgefn"
 
     def _start(self, kind: tuple[Path, bool, int]) -> _Worker:
         if self._control is None:
@@ -140,7 +146,8 @@ class Workers:
                     stdin=subprocess.DEVNULL,
                 )
         file, is_async, memory = kind
-        fork = Fork(len(self._workers), self._gateway, str(file), str(file), is_async, memory, self._secrets)
+        self._number += 1
+        fork = Fork(self._number, self._gateway, str(file), str(file), is_async, memory, self._secrets)
         ours, theirs = socket.socketpair()
         out, into = os.pipe2(os.O_CLOEXEC)
         socket.send_fds(self._control, [protocol.encode(fork)], [theirs.fileno(), into])
@@ -152,7 +159,7 @@ class Workers:
                 raise RuntimeError("the template of the workers has ended")
             answer = protocol.from_template(data)
             if isinstance(answer, protocol.Forked):  # and not the end of one that was killed
-                return _Worker(answer.pid, ours, out)
+                return _Worker(answer.number, answer.pid, ours, out)
 
     def close(self) -> None:
         """Twice is harmless."""
@@ -167,15 +174,16 @@ class Workers:
 
 
 class _GoneError(Exception):
-    def __init__(self, result: str, message: str) -> None:
+    def __init__(self, result: Literal["timeout", "failed"], message: str) -> None:
         super().__init__(message)
-        self.result = result
+        self.result: Literal["timeout", "failed"] = result
 
 
 class _Worker:
     """A worker as the trial sees it: one call at a time."""
 
-    def __init__(self, pid: int, sock: socket.socket, printed: int) -> None:
+    def __init__(self, number: int, pid: int, sock: socket.socket, printed: int) -> None:
+        self.number = number
         self._pid = pid
         self._sock = sock
         self._printed = printed
@@ -199,7 +207,7 @@ class _Worker:
                     self._is_ready = False
                     return Outcome(call.id, "failed", ready.error, ready.traceback)
             deadline = time.monotonic_ns() + int(timeout * 1e9)
-            self._sock.sendall(protocol.frame(_with_deadline(call, deadline)))
+            self._sock.sendall(protocol.frame(msgspec.structs.replace(call, deadline=deadline)))
             over = f"it took longer than its timeout of {timeout:g} s"
             outcome = self._receive(deadline / 1e9 + GRACE, publish, over)
             assert isinstance(outcome, Outcome)
@@ -276,9 +284,3 @@ class _Worker:
             os.kill(self._pid, signal.SIGKILL)
         self._sock.close()
         os.close(self._printed)
-
-
-def _with_deadline(call: Call, deadline: int) -> Call:
-    import msgspec
-
-    return msgspec.structs.replace(call, deadline=deadline)

@@ -8,6 +8,8 @@ from pathlib import Path
 from edgefn.errors import Finding, HandlerError
 from edgefn.manifest import Manifest, conflicts
 
+Build = Callable[[Path, Path], Manifest]  # a file and the cache folder
+
 
 def files_of(places: Iterable[Path]) -> list[Path]:
     """Files as they are, and the handler files of folders. Raises HandlerError for what is not there."""
@@ -22,10 +24,11 @@ def files_of(places: Iterable[Path]) -> list[Path]:
     return found
 
 
-def load(
-    files: Iterable[Path], cache: Path | None = None, told: Callable[[str], None] = lambda name: None
-) -> list[Manifest]:
-    """Compiles what the cache does not have; `told` hears which file is next. Raises HandlerError with all that is wrong."""
+def load(files: Iterable[Path], cache: Path | None = None, build: Build | None = None) -> list[Manifest]:
+    """What the cache does not have is built by `build`, by default in this process.
+
+    Raises HandlerError with all that is wrong.
+    """
     from edgefn import loader
     from edgefn.config import cache_folder
 
@@ -33,10 +36,7 @@ def load(
     manifests: list[Manifest] = []
     findings: list[Finding] = []
     for file in files:
-        manifest = loader.cached(file, folder)
-        if manifest is None:
-            told(file.name)
-            manifest = loader.load(file, folder)
+        manifest = loader.cached(file, folder) or (build or loader.load)(file, folder)
         manifests.append(manifest)
         findings += manifest.findings
     findings += conflicts(manifests)

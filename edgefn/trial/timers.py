@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 from edgefn import durations
-from edgefn.clock import NS
 from edgefn.trial.clock import ManualClock
 from edgefn.triggers import Cron, Every
 
@@ -56,27 +54,6 @@ class Timers(Generic[Owner]):
     def _after(self, trigger: Every | Cron) -> int:
         if isinstance(trigger, Every):
             return self._clock.monotonic() + trigger.interval
-        from cronsim import CronSim
+        from edgefn.functions.sources.cron import following, local_zone
 
-        # A whole second, since cron knows no smaller one; at 6:00:00.5 the run of 6:00 has been.
-        seconds = self._clock.now() // NS
-        zone = ZoneInfo(trigger.zone) if trigger.zone else None
-        moment = datetime.fromtimestamp(seconds, zone)
-        if zone is None:
-            moment = moment.astimezone(_zone_of_the_machine())
-        return int(next(CronSim(trigger.line, moment)).timestamp()) * NS
-
-
-def _zone_of_the_machine() -> ZoneInfo | None:
-    """With its rules for summer, where the machine says which zone it is in; else the offset of that moment must do."""
-    import os
-    from pathlib import Path
-
-    name = os.environ.get("TZ", "").lstrip(":")
-    if not name:
-        target = str(Path("/etc/localtime").resolve())
-        name = target.partition("zoneinfo/")[2]
-    try:
-        return ZoneInfo(name) if name else None
-    except (OSError, ValueError):
-        return None
+        return following(trigger.line, ZoneInfo(trigger.zone) if trigger.zone else local_zone(), self._clock.now())

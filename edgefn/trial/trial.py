@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgefn.errors import EdgefnError
-from edgefn.functions.event import Event
 from edgefn.functions.protocol import Call, Outcome
 from edgefn.manifest import FunctionManifest, Manifest
 from edgefn.metrics import Metrics
@@ -209,11 +208,13 @@ class Trial:
             self.compiled.add(topic, message.payload, message.arrival, retained=message.retained)
             self.compiled.run()
             self._take_rows()
+        started = set()
         for pattern, retained, function in self._by_topic:
             captured = pattern.match(topic)
-            if captured is None:
-                continue
+            if captured is None or function in started:
+                continue  # several patterns of one handler start it once
             heard = True
+            started.add(function)
             if retained or not message.retained:
                 captures = dict(zip(pattern.captures, captured, strict=True))
                 key = "/".join(captured) if captured else topic
@@ -260,7 +261,6 @@ class Trial:
             f"{manifest.name}-{function.calls}", manifest.function, manifest.name, manifest.takes, start.topic,
             start.key, start.captures, start.payload, start.ts, 1, start.retained, 0, function.state,
         )  # fmt: skip
-        event = Event(start.topic, start.payload, arrival=start.ts)
 
         def publish(topic: str, payload: bytes, qos: int, retain: bool) -> None:
             self.told(Published(manifest.name, self.clock.now(), topic, payload, qos, retain))
@@ -273,12 +273,12 @@ class Trial:
             raise
         if outcome.result != "done":
             function.raised += 1
-            self.told(Failed(manifest.name, start.key, event.ts, outcome.result, outcome.error, outcome.traceback))
+            self.told(Failed(manifest.name, start.key, start.ts, outcome.result, outcome.error, outcome.traceback))
             return
-        self._take(start, event.ts, outcome)
+        self._take(start, outcome)
 
-    def _take(self, start: _Start, ts: int, outcome: Outcome) -> None:
-        function, manifest = start.function, start.function.manifest
+    def _take(self, start: _Start, outcome: Outcome) -> None:
+        function, manifest, ts = start.function, start.function.manifest, start.ts
         kept = {**function.state, **outcome.state}
         function.state = {name: raw for name, raw in kept.items() if raw is not None}
         for row in outcome.forwards:
@@ -286,7 +286,7 @@ class Trial:
             key, when = start.key if row.key is None else row.key, ts if row.ts is None else row.ts
             self.told(Forwarded(manifest.name, key, when, values))
         if outcome.value is not None:
-            self._return(start, ts, outcome.value)
+            self._return(start, outcome.value)
         for invoked in outcome.invokes:
             other = self.functions.get(invoked.name)
             if other is None:
@@ -296,21 +296,22 @@ class Trial:
             said = f"invoke/{manifest.name}"
             self._queue.append(_Start(other, said, invoked.payload, start.key, start.captures, start.ts))
 
-    def _return(self, start: _Start, ts: int, value: bytes) -> None:
+    def _return(self, start: _Start, value: bytes) -> None:
         """A returned value goes where `to` says, and to those that listen to the handler."""
         function, manifest = start.function, start.function.manifest
-        name, key = manifest.name, start.key
+        name, key, ts = manifest.name, start.key, start.ts
         function.rows += 1
         values = msgspec.json.decode(value)
         self.told(Row(name, key, ts, values))
-        body = msgspec.json.encode({"ts": to_iso(ts), "handler": name, "key": key, "values": values})
+        wrapped = values if isinstance(values, dict) else {"value": values}
+        body = msgspec.json.encode({"ts": to_iso(ts), "handler": name, "key": key or "_", "values": wrapped})
         for other in self._listening(name):
             self._queue.append(_Start(other, f"output/{name}", value, key, start.captures, start.ts))
         for target in manifest.options.to:
             if target == "uplink":
                 self.told(Forwarded(name, key, ts, values))
             elif target == "local":
-                self._queue.append(_Message(self._topics.summary(name, key), body, self.clock.now(), made=True))
+                self._queue.append(_Message(self._topics.summary(name, key or "_"), body, self.clock.now(), made=True))
             else:
                 self.told(Published(name, self.clock.now(), target, body, manifest.options.qos, False))
                 self._queue.append(_Message(target, body, self.clock.now(), made=True))
