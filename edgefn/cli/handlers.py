@@ -88,7 +88,7 @@ def rollback(name: str, where: Path | None, version: str | None, as_json: bool) 
     All handlers of the file go back.
     """
     kind = "file" if name.endswith(".py") else "handler"
-    told = _ask(where, "rollback", {kind: name, **({"version": version} if version else {})})
+    told = _ask(where, "rollback", {kind: name, **({} if version is None else {"version": version})})
     names = ", ".join(told["handlers"])
     running = "runs" if told["running"] else "runs when the gateway is started"
     _end(told, as_json, f"{Path(told['file']).name} {running} as version {told['to']} ({names})")

@@ -36,6 +36,7 @@ def show_list(told: Mapping[str, Any]) -> None:
 def show_one(told: Mapping[str, Any]) -> None:
     out = console()
     table = new_table("", rest=" ")
+    table.show_header = False
     for name, value in told.items():
         if name not in ("versions", "running", "traceback", "newest"):
             table.add_row(name, plain(_shown(value)))

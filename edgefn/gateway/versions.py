@@ -110,7 +110,10 @@ class Versions:
             if version and len(found) == 1:
                 return found[0]
             there = ", ".join(one.version for one in reversed(kept)) or "none"
-            raise VersionError(f"{stem}.py: {len(found) or 'no'} kept version is called {version!r}; there are {there}")
+            what = (
+                f"several kept versions begin with {version!r}" if found else f"no kept version is called {version!r}"
+            )
+            raise VersionError(f"{stem}.py: {what}; there are {there}")
         names = [one.version for one in kept]
         older = kept[: names.index(running)] if running in names else kept
         if not older:
