@@ -130,7 +130,7 @@ class Pool:
             self._control = ours
             loop.add_reader(ours, self._told)
             for worker in list(self.workers.values()):
-                if not worker.pid:
+                if not worker.asked:
                     self._ask(worker)
             return await process.wait()
         finally:
@@ -142,8 +142,9 @@ class Pool:
                 await self._process.wait()
             ours.close()
             theirs.close()
-            for worker in list(self.workers.values()):  # they die with it, and nobody is left to say so
-                if worker.pid:
+            # They die with it, and nobody is left to say so; also one that it has made and not told of yet.
+            for worker in list(self.workers.values()):
+                if worker.asked:
                     worker.kill("template", "the template of the workers died")
                     self._gone(worker, -signal.SIGKILL)
 
@@ -199,6 +200,7 @@ class Pool:
 
     def _ask(self, worker: Worker) -> None:
         assert self._control is not None
+        worker.asked = True
         program = worker.program
         fork = Fork(
             worker.number, self._gateway, program.file, program.source, program.is_async, program.memory, self._secrets
@@ -284,8 +286,9 @@ class Pool:
         if worker.ended:
             return
         worker.status, worker.ended = status, True
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(worker.pid, signal.SIGKILL)  # what it has started and not ended
+        if worker.pid:  # 0 would be our own group
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker.pid, signal.SIGKILL)  # what it has started and not ended
         self.workers.pop(worker.number, None)
         if worker.transport is not None:
             _drain(worker.transport)

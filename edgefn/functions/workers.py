@@ -37,6 +37,7 @@ class Worker:
     program: Program
     transport: asyncio.Transport | None = None
     printed: Printed | None = None
+    asked: bool = False  # the template was asked for it
     pid: int = 0
     status: int | None = None
     cause: Cause = ""  # it is killed
