@@ -22,12 +22,12 @@ class Occurrence:
     payload: bytes  # JSON: {"path": "/data/a.csv", "size": 123, "mtime": iso}, {"scheduled": iso}, {"free": bytes}
     ts: int  # ns of gateway time
     identity: bytes  # tells it from any other of this function, over restarts where it can come again
-    parts: tuple[CheckpointPart, ...] = ()  # to be stored in the same commit as the invocation, in the order of firing
+    parts: tuple[CheckpointPart, ...] = ()  # to be stored in the same commit as the invocation
 
 
 Fire = Callable[[str, Occurrence], None]  # the function's name; in the event loop, must not block
 HasRoom = Callable[[str], bool]  # whether that function's queue takes one more; asked before each file
-Save = Callable[[CheckpointPart], None]  # a part without an invocation, for the next commit
+Save = Callable[[CheckpointPart], None]  # a part without an invocation; those of one moment go into one commit
 
 
 class Source(Protocol):

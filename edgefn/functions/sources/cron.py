@@ -119,6 +119,7 @@ class Crons:
     def step(self) -> int | None:
         if not self._timers:
             return None
+        self._memories.tidy()
         mono, now = self._clock.monotonic(), self._clock.now()
         if not self._is_right():
             return mono + UNRIGHT

@@ -202,6 +202,7 @@ class Files:
     async def offer(self) -> int | None:
         """Hands over what is complete and has room. Returns the monotonic time of the next look; None: nothing to wait for."""
         now = self._clock.monotonic()
+        self._memories.tidy()
         for function in list(self._waiting):
             due = [one for one in self._waiting.get(function, {}).values() if one.again <= now]
             due.sort(key=lambda one: _age(one.file))

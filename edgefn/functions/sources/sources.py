@@ -44,7 +44,7 @@ class Sources:
     ) -> None:
         life = os.urandom(8).hex().encode()
         self._clock = clock
-        self._memories = Memories()
+        self._memories = Memories(clock, save)
         self._occasions = Occasions(fire, clock, metrics, life, (Network(sys), Disk(state), Supply(sys)))
         self._files = Files(fire, clock, metrics, self._memories, has_room)
         self._sources: tuple[Source, ...] = (
@@ -75,7 +75,7 @@ class Sources:
         self._files.wake()
         self._woken.set()
 
-    def forget(self, function: str) -> CheckpointPart:
+    def forget(self, function: str) -> list[CheckpointPart]:
         """Returns what takes the memory of a function that is gone for good out of the store. Back again, it is a new one."""
         return self._memories.forget(function)
 

@@ -64,7 +64,7 @@ class Fired:
         kept: dict[str, list[bytes]] = {}
         for part in self.parts:
             if part.kind != "delta":
-                kept[part.owner] = []
+                kept.pop(part.owner, None)
             if part.kind != "drop":
                 kept.setdefault(part.owner, []).append(part.data)
         return kept

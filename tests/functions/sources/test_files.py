@@ -25,7 +25,7 @@ class Bench:
     def __init__(self, folder: Path, *triggers: OnFile, before: Bench | None = None) -> None:
         self.folder = folder
         self.fired, self.clock, self.metrics = Fired(), ManualClock(), Metrics()
-        self.memories = Memories()
+        self.memories = Memories(self.clock, self.fired.save)
         if before is not None:
             self.memories.restore(before.fired.saved())
             self.fired.parts = list(before.fired.parts)
