@@ -43,7 +43,7 @@ class _Connection(asyncio.Protocol):
         try:
             for body in self._frames.feed(data):
                 self._pool.heard(self._worker, protocol.from_worker(body))
-        except (FrameError, ValueError) as error:
+        except FrameError as error:
             self._worker.kill("connection", f"it wrote to edgefn's own connection ({error})")
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -125,11 +125,19 @@ encode = msgspec.msgpack.Encoder().encode
 from_template = msgspec.msgpack.Decoder(FromTemplate).decode
 to_template = msgspec.msgpack.Decoder(ToTemplate).decode
 to_worker = msgspec.msgpack.Decoder(ToWorker).decode
-from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
 
 
 class FrameError(ValueError):
     """What came over a connection is none of the messages above."""
+
+
+def from_worker(body: bytes) -> FromWorker:
+    """Raises FrameError: a handler can write anything to the connection of its worker."""
+    try:
+        return _from_worker(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FrameError(str(error)) from error
 
 
 def frame(message: msgspec.Struct) -> bytes:
