@@ -135,9 +135,10 @@ class FrameError(ValueError):
 def from_worker(body: bytes) -> FromWorker:
     """Raises FrameError: a handler can write anything to the connection of its worker."""
     try:
-        return _from_worker(body)
+        message: FromWorker = _from_worker(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(str(error)) from error
+    return message
 
 
 def frame(message: msgspec.Struct) -> bytes:
