@@ -315,6 +315,19 @@ async def test_a_disk_that_takes_nothing_costs_the_memory_only(
     assert not list(gateway.state.rglob("*.part"))
 
 
+async def test_what_went_while_the_gateway_was_off_is_cleared_and_its_versions_are_bounded(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+):
+    for n in range(4):
+        await gateway.put(f"f{n}.py", f"light{n}")
+    for n in range(3):
+        gateway.file(f"f{n}.py").unlink()
+    monkeypatch.setattr("edgefn.gateway.versions.ORPHANS", 2)
+    await gateway.restart()
+    assert {name for name, state in gateway.told.items() if state is None} == {"light0", "light1", "light2", "f3"}
+    assert sorted(path.name for path in (gateway.state / "versions").iterdir()) == ["f1", "f2", "f3"]
+
+
 async def test_two_files_that_define_one_name_are_told_by_both_names(gateway: Gateway):
     await gateway.put("a.py")
     await gateway.put("b.py", value=2)
@@ -402,6 +415,7 @@ SLOW = "\nfrom edgefn import on\n@on('door')\ndef light(event):\n    return None
         ("import subprocess\nsubprocess.Popen(['sleep', '1000'])\nwhile True: pass\n", "it did not load within 3 s"),
         ("while True: print('x' * 1000)\n", "it printed more than 4 MB"),
         ("import os\nwhile True: os.write(3, b'x' * 1000); os.write(4, b'x' * 1000)\n", "between loader and gateway"),
+        ("x = bytearray(4 << 30)\n", "MemoryError"),
         ("import os\nos.close(0); os.close(1); os.close(2)\n", ""),
         ("import os\nos.closerange(3, 100)\n", "before it was through"),
         ("import os\nos.write(1, b'fd one')\n", ""),
@@ -413,17 +427,26 @@ async def test_what_a_file_does_when_it_is_imported_stays_there(
     monkeypatch.setattr(loading, "LOAD_TIMEOUT", 3.0)
     monkeypatch.setattr(loading, "LOAD_TIMEOUT_EACH", 0.0)
     monkeypatch.setattr(loading, "MAX_LINE", 100_000)
-    file = tmp_path / "json.py"  # nobody's json
+    file = tmp_path / "harms.py"
     file.write_text(source + SLOW)
+    one = Loader(tmp_path / "cache")
+    one._is_warm = True
+    manifest = await one.load(file, loading._nobody)
+    assert manifest.ok != bool(why), manifest
+    assert why in " ".join(str(finding) for finding in manifest.findings)
+
+
+@pytest.mark.parametrize("name", ["json.py", "inspect.py", "msgspec.py"])
+async def test_a_file_named_like_a_module_is_nobody_s_module(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / name
+    file.write_text("import json\nassert json.dumps([1]) == '[1]'\n" + SLOW)
     monkeypatch.chdir(tmp_path)
     one = Loader(tmp_path / "cache")
     one._is_warm = True
-
-    async def told(progress: Progress) -> None: ...
-
-    manifest = await one.load(file, told)
-    assert manifest.ok != bool(why), manifest
-    assert why in " ".join(str(finding) for finding in manifest.findings)
+    manifest = await one.load(file, loading._nobody)
+    assert [function.name for function in manifest.functions] == ["light"], manifest
 
 
 async def test_what_a_file_has_started_ends_with_its_loader(tmp_path: Path):
