@@ -163,14 +163,14 @@ class Workers:
 
     def close(self) -> None:
         """Twice is harmless."""
+        if self._template is not None and self._control is not None:
+            self._template.kill()  # before what it would see, and complain of
+            self._template.wait()
+            self._control.close()
+            self._template = self._control = None
         for worker in self._workers.values():
             worker.kill()
         self._workers.clear()
-        if self._template is not None and self._control is not None:
-            self._control.close()
-            self._template.kill()
-            self._template.wait()
-            self._template = self._control = None
 
 
 class _GoneError(Exception):
