@@ -49,9 +49,9 @@ def replay(file: Path, handlers: tuple[Path, ...], topic: str | None, speed: flo
 
     Exit status 0: all lines were read. 1: some were bad, and are told by their number. 2: it cannot run.
     """
-    from edgefn.trial.calls import Workers
     from edgefn.trial.recording import Recording
     from edgefn.trial.replay import Replay
+    from edgefn.trial.workers import Workers
 
     places = trying.places(handlers)
     manifests = trying.load(places.handlers)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from edgefn import loader
-from edgefn.trial.calls import Workers
 from edgefn.trial.clock import ManualClock
 from edgefn.trial.rows import Failed, Row, Told
 from edgefn.trial.trial import Trial
+from edgefn.trial.workers import Workers
 
 SOURCE = """
 import os
