@@ -57,6 +57,7 @@ def check(where: Path | None, as_json: bool) -> None:
         for one in manifests:
             findings += [str(finding) for finding in one.findings]
             handlers += [{"file": one.file, "name": handler.name, "kind": handler.kind} for handler in one.handlers]
+            handlers += [{"file": one.file, "name": function.name, "kind": "python"} for function in one.functions]
         findings += [str(finding) for finding in manifest.conflicts(manifests)]
         if settings is not None:
             idle = (*_idle_patterns(settings.uplink, manifests), *streams.idle_tables(manifests, settings.stream))
@@ -79,6 +80,7 @@ def _idle_patterns(uplinks: Iterable[UplinkSettings], manifests: Iterable[Manife
     from edgefn.uplink import idle_patterns, split_options
 
     streams = [handler.stream for one in manifests for handler in one.handlers if handler.stream]
+    streams += [f"summary/{function.name}" for one in manifests for function in one.functions]  # any may forward
     for entry in uplinks:
         with suppress(EdgefnError):  # told with everything else that is wrong in the settings
             for pattern in idle_patterns(split_options(entry.name, entry.options)[0].streams, streams):
