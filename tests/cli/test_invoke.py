@@ -78,6 +78,12 @@ def hungry(event):
 
 
 @on("a")
+def busy(event, ctx):
+    for number in range(2000):
+        ctx.publish("b", number)
+
+
+@on("a")
 def chatty(event):
     for number in range(100_000):
         print(number, "x" * 90)
@@ -201,6 +207,14 @@ def test_a_flood_of_output_is_cut(python: Path):
     assert result.exit_code == 0
     assert len(result.stderr) < 100_000
     assert "99500 more lines are left out" in result.stderr
+
+
+def test_of_many_messages_the_first_are_shown(python: Path):
+    result = edgefn("invoke", f"{python}:busy")
+    assert result.exit_code == 1
+    assert "more than 1000 publications in one invocation" in result.stderr
+    assert result.stdout.count("  published  b  ") == 50
+    assert "… and 950 more" in result.stdout
 
 
 @pytest.mark.parametrize(
