@@ -109,7 +109,7 @@ def ten(temperature) -> float:
     return temperature.mean()
 
 
-@anomaly(plausible, threshold=30)
+@anomaly(plausible, threshold=30, enabled=False)
 def hot(temperature) -> float:
     return temperature
 
