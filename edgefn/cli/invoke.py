@@ -16,6 +16,8 @@ from edgefn.timestamps import to_iso
 if TYPE_CHECKING:
     from edgefn.trial.invoke import Invoked
 
+MAX_SHOWN = 50  # messages that a handler published
+
 
 @click.command(epilog="Example: edgefn invoke handlers/light.py --event '{\"open\": true}'")
 @click.argument("handler", metavar="FILE[:NAME]")
@@ -113,9 +115,11 @@ def _print(result: Invoked) -> None:
         click.echo(f"  {result.note}")
     for row in result.rows:
         click.echo(f"  row        {to_iso(row['ts'])}  {row['key']}  {_text(row['values'])}")
-    for one in result.published:
+    for one in result.published[:MAX_SHOWN]:
         flags = (f"  qos={one['qos']}" if one["qos"] else "") + ("  retain" if one["retain"] else "")
         click.echo(f"  published  {one['topic']}  {_text(one['payload'])}{flags}")
+    if len(result.published) > MAX_SHOWN:
+        click.echo(f"  … and {len(result.published) - MAX_SHOWN} more that it published; --json has them all")
     for one in result.forwarded:
         click.echo(f"  forwarded  summary/{result.handler}  {one['key']}  {_text(one['values'])}")
     for one in result.invoked:

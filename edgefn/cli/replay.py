@@ -48,10 +48,11 @@ def replay(file: Path, handlers: tuple[Path, ...], topic: str | None, speed: flo
     hardware is needed. `edgefn record` makes such files; the guide says what is in them.
 
     Exit status 0: all lines were read. 1: some were bad, and are told by their number. 2: it cannot run.
+    130: Ctrl-C has ended it.
     """
-    from edgefn.trial.calls import Workers
     from edgefn.trial.recording import Recording
     from edgefn.trial.replay import Replay
+    from edgefn.trial.workers import Workers
 
     places = trying.places(handlers)
     manifests = trying.load(places.handlers)

@@ -20,7 +20,7 @@ from edgefn.functions.event import Event
 from edgefn.functions.protocol import Call
 from edgefn.manifest import FunctionManifest, HandlerManifest, Manifest
 from edgefn.topics import Pattern
-from edgefn.trial.calls import Workers
+from edgefn.trial.workers import Workers
 from edgefn.triggers import Cron, Every, OnFile, OnOccasion, OnOutput, OnTopic
 
 ENGINE_DEADLINE = 1.0  # seconds, as engine.deadline is by default

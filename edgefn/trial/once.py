@@ -62,14 +62,14 @@ def run(manifest: Manifest, name: str, event: Asked) -> Answer:
 
 
 def _with_rows(manifest: Manifest, name: str) -> Manifest:
-    """A transform whose rows stay inside shows them here; and its Python handlers are not started."""
-    handlers = tuple(
-        msgspec.structs.replace(one, options=replace(one.options, to=("local",), enabled=True))
-        if one.name == name and one.kind == "transform"
-        else one
-        for one in manifest.handlers
-    )
-    return msgspec.structs.replace(manifest, handlers=handlers, functions=())
+    """All are switched on; a transform whose rows stay inside shows them here; and no Python handler is started."""
+    handlers = []
+    for one in manifest.handlers:
+        options = replace(one.options, enabled=True)
+        if one.name == name and one.kind == "transform":
+            options = replace(options, to=("local",))
+        handlers.append(msgspec.structs.replace(one, options=options))
+    return msgspec.structs.replace(manifest, handlers=tuple(handlers), functions=())
 
 
 def _stopped(result: Answer, one: HandlerManifest, node: Node, event: Asked, manifest: Manifest) -> bool:

@@ -152,6 +152,8 @@ class Trial:
         """Lets time pass up to this monotonic time, with all that happens on the way."""
         while (due := self.next_due()) is not None and due <= then:
             self._tick(max(due, self.clock.monotonic()))
+            if self.next_due() == due and due < then:
+                self._tick(self.clock.monotonic() + 1)  # a silence has to be longer than nothing
             if self.next_due() == due:
                 break  # a window that is due and cannot close yet: it does with what comes
         self._tick(then)
@@ -159,7 +161,7 @@ class Trial:
     def finish(self) -> None:
         """Lets time pass until the last window that time closes has closed."""
         while self.compiled is not None and (due := self.compiled.next_due()) is not None:
-            self.go_on_to(max(due, self.clock.monotonic()))
+            self.go_on_to(max(due, self.clock.monotonic()) + 1)
             if self.compiled.next_due() == due:
                 break
 

@@ -27,6 +27,7 @@ def test_what_init_makes_has_nothing_wrong(tmp_path: Path):
     told = json.loads(result.stdout)
     assert told["findings"] == []
     assert {"climate", "host"} <= {Path(handler["file"]).stem for handler in told["handlers"]}
+    assert {one["name"] for one in told["handlers"] if one["kind"] == "python"} == {"csv_import", "light", "report"}
 
 
 def test_everything_that_is_wrong_is_told_at_once(folder: Path):

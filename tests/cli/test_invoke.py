@@ -9,7 +9,8 @@ import pytest
 
 from edgefn.gateway import loading
 from edgefn.trial import invoke as trial
-from edgefn.trial.invoke import own_frames
+from edgefn.trial.invoke import Asked, own_frames
+from edgefn.trial.loading import load
 from tests.cli.helpers import edgefn
 
 PYTHON = '''
@@ -78,6 +79,12 @@ def hungry(event):
 
 
 @on("a")
+def busy(event, ctx):
+    for number in range(2000):
+        ctx.publish("b", number)
+
+
+@on("a")
 def chatty(event):
     for number in range(100_000):
         print(number, "x" * 90)
@@ -103,7 +110,7 @@ def ten(temperature) -> float:
     return temperature.mean()
 
 
-@anomaly(plausible, threshold=30)
+@anomaly(plausible, threshold=30, enabled=False)
 def hot(temperature) -> float:
     return temperature
 
@@ -203,30 +210,54 @@ def test_a_flood_of_output_is_cut(python: Path):
     assert "99500 more lines are left out" in result.stderr
 
 
+def test_of_many_messages_the_first_are_shown(python: Path):
+    result = edgefn("invoke", f"{python}:busy")
+    assert result.exit_code == 1
+    assert "more than 1000 publications in one invocation" in result.stderr
+    assert result.stdout.count("  published  b  ") == 50
+    assert "… and 950 more" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "told"),
+    [
+        ("plausible", '{"temperature": 20}', "keeps"),
+        ("plausible", '{"temperature": 60}', "leaves out"),
+        ("mean", '{"temperature": 20}', [{"value": 20}]),
+        ("mean", '{"temperature": 60}', "the filter plausible leaves it out"),
+        ("mean", '{"wet": "x"}', "plausible skips it: it has no number for temperature; it has wet (a text)"),
+        ("mean", "{}", "plausible skips it: it has no number for temperature; it has nothing"),
+        ("mean", '"wet"', "the payload cannot be decoded: not_an_object"),
+        ("ten", '{"temperature": 20}', "no row: its window takes 10 samples"),
+        ("hot", '{"temperature": 20}', "no alert: the score is below the threshold of 30"),
+        ("hot", '{"temperature": 40}', [{"score": 40, "value": 40, "raised": True}]),
+        ("picky", '{"temperature": 20}', [{"value": 40}]),
+        ("picky", '{"temperature": -1}', "picky raised an exception on temperature=-1"),
+    ],
+)
+def test_what_comes_of_one_event_in_the_engine(compiled: Path, name: str, event: str, told: object):
+    from edgefn.trial.once import run
+
+    (manifest,) = load([compiled])
+    answer = run(manifest, name, Asked("rooms/attic", event.encode()))
+    assert {row["key"] for row in answer.rows} <= {"attic"}
+    if isinstance(told, list):
+        assert [row["values"] for row in answer.rows] == told
+        return
+    verdict = {True: "keeps", False: "leaves out", None: ""}[answer.kept]
+    assert str(told) in (answer.error, answer.note, verdict) or answer.error.startswith(str(told))
+    assert answer.rows == []
+
+
 @pytest.mark.parametrize(
     ("name", "event", "status", "told"),
     [
-        ("plausible", '{"temperature": 20}', 0, "it keeps the event"),
-        ("plausible", '{"temperature": 60}', 0, "it leaves the event out"),
         ("mean", '{"temperature": 20}', 0, 'room  {"value":20.0}'),
-        ("mean", '{"temperature": 60}', 0, "the filter plausible leaves it out"),
-        (
-            "mean",
-            '{"humidity": "wet"}',
-            1,
-            "plausible skips it: it has no number for temperature; it has humidity (a text)",
-        ),
-        ("mean", '"wet"', 1, "the payload cannot be decoded: not_an_object"),
-        ("ten", '{"temperature": 20}', 0, "no row: its window takes 10 samples"),
-        ("hot", '{"temperature": 20}', 0, "no alert: the score is below the threshold of 30"),
-        ("hot", '{"temperature": 40}', 0, '{"score":40.0,"value":40.0,"raised":true}'),
-        ("picky", '{"temperature": 20}', 0, '{"value":40.0}'),
-        ("picky", '{"temperature": -1}', 1, "picky raised an exception on temperature=-1"),
         ("picky", '{"temperature": -1}', 1, 'raise ValueError("too cold")\nValueError: too cold'),
         ("spins", "7", 1, "it ran for longer than 1 s"),
     ],
 )
-def test_a_compiled_handler_runs_as_in_the_engine(compiled: Path, name: str, event: str, status: int, told: str):
+def test_a_compiled_handler_runs_in_a_process_of_its_own(compiled: Path, name: str, event: str, status: int, told: str):
     result = edgefn("invoke", f"{compiled}:{name}", "--event", event)
     assert result.exit_code == status, result.output
     assert told in result.output

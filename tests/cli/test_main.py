@@ -23,7 +23,9 @@ def test_help_lists_every_verb_and_gives_examples():
         assert f"\n  {verb} " in result.output
 
 
-@pytest.mark.parametrize("verb", [["init"], ["new", "handler"], ["check"], ["run"], ["demo"]])
+@pytest.mark.parametrize(
+    "verb", [["init"], ["new", "handler"], ["check"], ["invoke"], ["record"], ["replay"], ["run"], ["demo"]]
+)
 def test_each_verb_says_what_it_does_with_an_example(verb: list[str]):
     result = edgefn(*verb, "--help")
     assert result.exit_code == 0

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -152,6 +156,59 @@ def test_an_event_that_comes_after_its_window_is_late(handlers: Path):
     messages: list[Recorded | BadLine] = [Recorded(START + at * SECOND, "meters/a", b"1") for at in (0, 70, 5)]
     run, _ = replay(handlers, messages)
     assert (run.count().late, run.counts.earlier) == (1, 1)
+
+
+def test_a_long_recording_takes_no_more_memory_than_a_short_one(tmp_path: Path):
+    file = tmp_path / "totals.py"
+    file.write_text(HANDLERS)
+    kept = 0
+
+    def told(one: Told) -> None:
+        nonlocal kept
+        kept += 1
+
+    run = Replay(loading.load([file]), lambda clock: Here(clock, Path("none"), "gw"), told)
+
+    def take(start: int, n: int) -> None:
+        for at in range(start, start + n):
+            run.take(Recorded(START + at * SECOND, f"meters/m{at % 3}", b"1"))
+
+    take(0, 1000)
+    tracemalloc.start()
+    try:
+        take(1000, 1000)
+        before = tracemalloc.get_traced_memory()[0]
+        take(2000, 4000)
+        assert tracemalloc.get_traced_memory()[0] - before < 100_000
+    finally:
+        tracemalloc.stop()
+    assert kept > 500
+
+
+def test_ctrl_c_ends_it_with_the_counts_so_far(tmp_path: Path, handlers: Path):
+    file = tmp_path / "a.ndjson"
+    file.write_text("\n".join([line(0, "meters/a", 1), line(3600, "meters/a", 2)]) + "\n")
+    command = [
+        sys.executable,
+        "-m",
+        "edgefn",
+        "replay",
+        str(file),
+        "--handlers",
+        str(handlers),
+        "--speed",
+        "45",
+        "--json",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert '"handler":"beat"' in process.stdout.readline()  # it runs, and waits
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    counts = json.loads(out.splitlines()[-1])["counts"]
+    assert (counts["events"], counts["ended_early"]) == (1, True)
+    assert "Traceback" not in said
 
 
 def test_nothing_recorded_is_nothing_wrong(tmp_path: Path, handlers: Path):

@@ -142,7 +142,7 @@ async def test_a_dead_letter_can_be_looked_at_and_put_back(tmp_path: Path, local
             found: list[dict[str, object]] = answer["result"]["letters"]
             return found
 
-        while len(found := await letters()) < 2:  # noqa: ASYNC110 - each turn asks
+        while len(found := await letters()) < 2:
             pass
         assert {(one["kind"], one["uplink"], one["reason"]) for one in found} == {("invocation", "works", "failed")}
         assert "RuntimeError: the flag is down" in str(found[0]["detail"])
@@ -150,6 +150,6 @@ async def test_a_dead_letter_can_be_looked_at_and_put_back(tmp_path: Path, local
         flag.touch()
         await gateway.publish(f"edgefn/{GATEWAY}/cmd/dead-requeue", {"all": True})
         await gateway.local.until("done", lambda n: n == 1)
-        while len(found := await letters()) != 1:  # noqa: ASYNC110 - the other one fails again
+        while len(found := await letters()) != 1:
             pass
         assert "'n' is not in the event on work, which has no fields" in str(found[0]["detail"])

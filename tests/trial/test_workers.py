@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from edgefn import loader
-from edgefn.trial.calls import Workers
 from edgefn.trial.clock import ManualClock
 from edgefn.trial.rows import Failed, Row, Told
 from edgefn.trial.trial import Trial
+from edgefn.trial.workers import Workers
 
 SOURCE = """
 import os
@@ -89,8 +89,9 @@ def test_what_is_printed_is_told_with_its_handler(
     assert printed == [("prints", "info", "no end")] * 2
 
 
-def test_nothing_of_it_is_left_when_it_is_closed(tmp_path: Path, workers: Workers):
+def test_nothing_of_it_is_left_when_it_is_closed(tmp_path: Path, workers: Workers, capfd: pytest.CaptureFixture[str]):
     one, told = trial(tmp_path, workers)
+    one.publish("count", b"loop")
     one.publish("count", b"1")
     (row,) = [row for row in told if isinstance(row, Row)]
     workers.close()
@@ -98,6 +99,7 @@ def test_nothing_of_it_is_left_when_it_is_closed(tmp_path: Path, workers: Worker
     while Path(f"/proc/{row.values[1]}").exists() and time.monotonic() < limit:
         time.sleep(0.01)
     assert not Path(f"/proc/{row.values[1]}").exists()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_file_that_cannot_be_imported_any_more(tmp_path: Path, workers: Workers):
