@@ -29,6 +29,7 @@ SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 GATHER = 0.002  # seconds that a busy engine waits for more, so that one read brings many messages
 BUSY = 4  # messages in one read that make it busy
+PLENTY = 64 << 10  # bytes in one read that are worth the call: where there are so many, more are waiting already
 HALF_WINDOW = 500  # unacknowledged messages that bring a commit forward: half of what the broker is set up to send
 MAX_PENDING = 200_000  # rows put out and not yet committed
 SAMPLE_EVERY = SECOND  # between two examples of one kind of failure
@@ -138,7 +139,7 @@ class Engine:
             for arrived in session.read(now):
                 n += len(arrived.rows)
                 self._process(arrived, session)
-            self._busy = n >= BUSY
+            self._busy = n >= BUSY and session.got < PLENTY
             if n:
                 self._run_plan()
         due = self.plan.next_due()
@@ -336,7 +337,7 @@ class Engine:
             self._checkpoint.pop(owner, None)
         self.plan = plan
         self._ingest = Ingest(
-            plan, self.metrics, self._sequences, self._time, self._driver_topics, self._sample_payload
+            plan, self.metrics, self._sequences, self._time, self._driver_topics, self._sample_payload, self._run_plan
         )
         self._planned = True
         if self._session is not None:
