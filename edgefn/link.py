@@ -18,8 +18,8 @@ Engine to gateway
                `summaries`, a packed one a row, where the store may merge them
     commit     {number, outputs, parts, confirmed, meters, counters, gauges}: to be stored as one unit; `confirmed`
                is what it then holds of the drivers' sources, {source: sequence number}
-    events     {epoch, ts, events}: messages for Python handlers that came at `ts`, each [topic, payload, retained, position,
-               hash]; `position` is that among the QoS 1 messages of the session `epoch`, or 0. The next commit covers them
+    events     {ts, events}: messages for Python handlers that came at `ts`, each [topic, payload, retained, place, hash];
+               `place` is the same when it comes again, and empty for QoS 0. The next commit covers them
     failure    {handler, row, count} or {topic, reason, detail, sample}: one example of what went wrong, now and then
     broker     {state, why}: the engine's own connection
     stopped    {}: the last message

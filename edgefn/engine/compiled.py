@@ -19,6 +19,9 @@ import edgefn.kernels
 # A division by zero is inf, as in numpy, and not an exception; an index out of range is an exception and not a read
 # of other memory; the kernel gives up Python's lock, so that a long one does not stop the other threads.
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": True, "nogil": True}
+# The author's function keeps its checks where it is called. The rows that the loop around it looks at are the engine's own:
+# checking each of them cost four times what the loop does (14 ns a row of a filter, 28 of an anomaly; 2.4 and 6.6 without).
+_LOOP: dict[str, Any] = {**OPTIONS, "boundscheck": False}
 
 SKIPPED, RAISED, FIRST = 0, 1, 2  # what the counters of a kernel hold: events without a field, raised, where first
 
@@ -53,7 +56,7 @@ def signature(kind: str, state: np.dtype[Any] | None) -> Any:
 
 def loop(kind: str, state: np.dtype[Any] | None) -> Callable[[Callable[..., Any]], Any]:
     """Compiles a loop at once, or takes it from the cache beside its module."""
-    compiled: Callable[[Callable[..., Any]], Any] = numba.njit(signature(kind, state), cache=True, **OPTIONS)
+    compiled: Callable[[Callable[..., Any]], Any] = numba.njit(signature(kind, state), cache=True, **_LOOP)
     return compiled
 
 

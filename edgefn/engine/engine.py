@@ -31,6 +31,7 @@ SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 GATHER = 0.002  # seconds that a busy engine waits for more, so that one read brings many messages
 BUSY = 4  # messages in one read that make it busy
+PLENTY = 64 << 10  # bytes in one read that are worth the call: where there are so many, more are waiting already
 HALF_WINDOW = 500  # unacknowledged messages that bring a commit forward: half of what the broker is set up to send
 MAX_PENDING = 200_000  # rows put out and not yet committed
 SAMPLE_EVERY = SECOND  # between two examples of one kind of failure
@@ -141,7 +142,7 @@ class Engine:
             for arrived in session.read(now):
                 n += len(arrived.rows)
                 self._process(arrived, session)
-            self._busy = n >= BUSY
+            self._busy = n >= BUSY and session.got < PLENTY
             if n:
                 self._run_plan()
         due = self.plan.next_due()
@@ -157,7 +158,7 @@ class Engine:
             self._dirty = True
         self._unsaved = self._untold = True
         # Before the commit that covers them.
-        if (message := self._forwarding.message(session.deliveries.epoch, self._time.arrival())) is not None:
+        if (message := self._forwarding.message(self._time.arrival())) is not None:
             self._link.send(message)
 
     def _run_plan(self) -> None:
@@ -345,7 +346,14 @@ class Engine:
         self.plan = plan
         self._forwarding.change(message["forward"])
         self._ingest = Ingest(
-            plan, self.metrics, self._sequences, self._time, self._driver_topics, self._sample_payload, self._forwarding
+            plan,
+            self.metrics,
+            self._sequences,
+            self._time,
+            self._driver_topics,
+            self._sample_payload,
+            self._run_plan,
+            self._forwarding,
         )
         self._planned = True
         if self._session is not None:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgefn.engine import json_kernels
+from edgefn.engine import payload_kernels
 from edgefn.engine.decode import MAX_SKEW, fields_of
 from edgefn.engine.deliveries import Deliveries
-from edgefn.engine.forwarding import Forwarding
+from edgefn.engine.forwarding import OF_DRIVER, Forwarding
 from edgefn.engine.frames import FLAGS, HASH, PACKET_ID, PAYLOAD, PAYLOAD_LENGTH, TOPIC, TOPIC_LENGTH
 from edgefn.engine.plan import Plan
 from edgefn.engine.sequences import Sequences, belongs
@@ -30,6 +30,7 @@ from edgefn.metrics import Metrics
 RETAIN, QOS, DUP = 1, 6, 8
 
 FEW = 8  # messages that are not worth a run: it costs as much as four of them
+ENOUGH = 1 << 14  # rows that are run before more are decoded: so many stay in the cache of a core
 NOT_WANTED, UNNUMBERED = -1, -2
 Sample = Callable[[bytes, PayloadError, bytes], None]
 
@@ -42,10 +43,12 @@ class _Feed:
         self.keys = np.zeros(0, np.int32)  # by topic
         self.since = np.zeros(0, np.int64)  # by topic: the generation of its key; an older one is somebody else's
         fields = source.table.fields
-        text = [name.encode() for name in (*fields, "ts")]
-        # A field called ts, or a time that is always text, is left to the general decoder.
-        self.compiled = "ts" not in fields and source.ts in (*json_kernels.UNITS, "arrival")
-        self.unit = json_kernels.UNITS.index(source.ts) if source.ts in json_kernels.UNITS else json_kernels.ARRIVAL
+        text = [*(name.encode() for name in fields), *payload_kernels.RESERVED]
+        # A field called ts or dt, or a time that is always text, is left to the general decoder.
+        self.compiled = not {"ts", "dt"}.intersection(fields) and source.ts in (*payload_kernels.UNITS, "arrival")
+        self.unit = (
+            payload_kernels.UNITS.index(source.ts) if source.ts in payload_kernels.UNITS else payload_kernels.ARRIVAL
+        )
         self.names = np.frombuffer(b"".join(text), np.uint8).copy()
         self.name_at = np.cumsum([0, *map(len, text)], dtype=np.int64)
 
@@ -76,16 +79,19 @@ class Ingest:
         timeline: Timeline,
         driver_topics: bytes,
         sample: Sample,
+        run: Callable[[], object] = lambda: None,
         forwarding: Forwarding | None = None,
     ) -> None:
+        """`run` is called where many rows have been collected: it runs the plan over them."""
         self._plan = plan
+        self._run = run
         self._metrics = metrics
         self._sequences = sequences
         self._timeline = timeline
         self._driver_topics = driver_topics
         self._sample = sample
         self._forwarding = forwarding or Forwarding(metrics)
-        self._status = np.zeros(2, np.int64)
+        self._status = np.zeros(3, np.int64)
         self._forget()
 
     def _forget(self) -> None:
@@ -200,21 +206,26 @@ class Ingest:
         source, table, status = feed.source, feed.source.table, self._status
         by_gateway = np.zeros(picked.size, np.uint8)
         at = rows = 0
+        table.reserve(picked.size)
         while True:
-            table.reserve(picked.size - at)
             first = at
-            json_kernels.decode(
+            payload_kernels.decode(
                 arrived.bytes, arrived.rows, picked, at, keys, feed.names, feed.name_at, feed.unit, arrival,
-                arrival + MAX_SKEW, table.ts, table.key, table.present, table.columns, by_gateway, table.n, status,
+                arrival + MAX_SKEW, table.ts, table.key, table.present, table.columns, by_gateway, table.n, ENOUGH, status,
             )  # fmt: skip
-            at, written = int(status[json_kernels.STOPPED]), int(status[json_kernels.WRITTEN])
+            at, written = int(status[payload_kernels.STOPPED]), int(status[payload_kernels.WRITTEN])
             table.n += written
             rows += written
             source.keys.note_clocks(keys[first:at], by_gateway[first:at])
             if table.latest and written:
                 self._plan.latest.fill(table, written)
+            if table.n >= ENOUGH:
+                self._run()
             if at == picked.size:
                 return rows
+            if short := int(status[payload_kernels.SHORT]):
+                table.reserve(short)
+                continue
             i = int(picked[at])
             try:
                 rows += self._plan.add(source, source.keys.labels[keys[at]], fields_of(_payload(arrived, i)), arrival)
@@ -246,8 +257,8 @@ class Ingest:
         if retained:
             count("events.retained")
         count("events.in")
+        is_own, fields = bool(self._of_drivers[number]), dict[str, Any]()
         try:
-            is_own = bool(self._of_drivers[number])
             fields = fields_of(_payload(arrived, i)) if sources or asked_for or is_own else {}
             if is_own and durable and self._came_before(fields):
                 count("events.duplicate")
@@ -256,20 +267,33 @@ class Ingest:
                 self._timeline.put_right(fields, now)
             if asked_for:
                 plan.latest.update(topic, fields)
-            for source, label in sources:
-                count("events.samples", plan.add(source, label, fields, arrival, retained=retained, by_gateway=is_own))
-                if durable:
-                    plan.urgent.add(source.name)
         except PayloadError as error:  # of no use to compiled handlers; Python handlers read it themselves
             if sources or asked_for:
                 self._fail(arrived, i, error)
+        else:
+            failed: PayloadError | None = None
+            for source, label in sources:
+                try:
+                    rows = plan.add(source, label, fields, arrival, retained=retained, by_gateway=is_own)
+                    count("events.samples", rows)
+                except PayloadError as error:  # an array that this source wants; another may not
+                    failed = failed or error
+                if durable:
+                    plan.urgent.add(source.name)
+            if failed is not None:
+                self._fail(arrived, i, failed)
         if forwarded:
             self._forwarding.add(
-                topic, _payload(arrived, i), retained=retained,
-                position=deliveries.position if durable else 0, digest=digest,
+                topic, _payload(arrived, i), retained=retained, digest=digest,
+                place=self._place(fields, is_own, deliveries) if durable else "",
             )  # fmt: skip
         for source, label in sources:
             self._by_name[source.name].note(number, label)
+
+    def _place(self, fields: dict[str, Any], is_own: bool, deliveries: Deliveries) -> str:
+        """A driver sends again under another packet id what was not confirmed: its events are told by what is in them."""
+        numbered = is_own and belongs(fields.get("src", ""), fields.get("seq", -1), fields.get("seq_floor", 0))
+        return OF_DRIVER if numbered else f"{deliveries.epoch}/{deliveries.position}"
 
     def _came_before(self, fields: dict[str, Any]) -> bool:
         """Whether this is an event of a driver of ours that the broker, or the driver, has sent again."""

@@ -101,3 +101,25 @@ def alerts(
             raised[m] = active[k]
             m += 1
     return m
+
+
+@compiled(types.void(_i64, types.int32[::1], types.int32[::1], types.boolean[::1]))
+def mark(n: int, sel: Any, key: Any, flags: Any) -> None:
+    """Sets the flag of every key of the selected rows. Rows of one key often follow one another."""
+    last = np.int32(-1)
+    for i in range(n):
+        k = key[sel[i]]
+        if k != last:
+            flags[k] = True
+            last = k
+
+
+@compiled(types.void(_i64, types.int32[::1], types.int64[::1], _i64))
+def stamp(n: int, key: Any, stamps: Any, with_: int) -> None:
+    """Writes `with_` for every key of the first n rows."""
+    last = np.int32(-1)
+    for i in range(n):
+        k = key[i]
+        if k != last:
+            stamps[k] = with_
+            last = k

@@ -155,7 +155,7 @@ class Node:
                 if frame.present[row] >> c & 1
             }
         if self.state.dtype is not None:
-            self.state.dirty[frame.key[frame.sel[: frame.n]]] = True
+            loops.mark(frame.n, frame.sel, frame.key, self.state.dirty)
         return result
 
     def hand_on(self, frame: Frame, context: Context) -> None:

@@ -4,48 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from edgefn.engine.chain_kernels import (
+    _I32S,
+    _I64S,
+    _KEYS,
+    BEGINNING,
+    BLOCK,
+    CLOSE,
+    CLOSED,
+    COUNT,
+    FREE_COUNT,
+    FREE_HEAD,
+    IDLE,
+    INSERT,
+    KIND,
+    LATE,
+    LATENESS,
+    LONGEST,
+    NEVER,
+    REVISE,
+    REVISES,
+    SIZE,
+    SKIPPED,
+    STEP,
+    TIME,
+    TOUCHED,
+    UNSAVED,
+    _i64,
+    gather,
+    not_below,
+    place,
+)
+from edgefn.engine.copying import copy, fill
 from edgefn.engine.jit import compiled
-
-BLOCK = 32  # samples in one block: small enough for 100,000 keys with few samples, large enough to be read in one go
-NEVER = np.iinfo(np.int64).max
-BEGINNING = np.iinfo(np.int64).min
-
-KEY = np.dtype(
-    [
-        ("watermark", "i8"),  # largest position seen; for time, goes on with the clock when the key falls silent
-        ("seen", "i8"),  # monotonic time of the last sample
-        ("due", "i8"),  # the watermark that closes the earliest open window; NEVER where none is open
-        ("done", "i8"),  # windows below this number are closed: what comes for them is late
-        ("fired", "i8"),  # windows below this number have been put out
-        ("count", "i8"),  # samples so far: the position of the next one in windows of a count
-        ("rows", "i8"),  # samples held
-        ("head", "i4"),
-        ("tail", "i4"),
-        ("flagged", "i4"),  # already on the list of keys with a window to close
-        ("dirty", "i4"),  # changed since the last checkpoint: TOUCHED or CLOSED
-    ],
-    align=True,
-)
-
-# Indices into the store's `spec` (what the window is) and `free` (the list of free blocks).
-KIND, SIZE, STEP, LATENESS, IDLE, REVISE = range(6)
-TIME, COUNT, SESSION, SLIDING = range(4)
-FREE_HEAD, FREE_COUNT, LONGEST, LATE, SKIPPED = range(5)
-TOUCHED, CLOSED = 1, 2
-# What `fresh` says of a row: no checkpoint has it; it came for a window that had been put out already.
-UNSAVED, REVISES = 1, 2
-
-types: Any = numba.types  # parts of it have annotations and parts have none
-_i64 = types.int64
-_KEYS = types.Array(numba.from_dtype(KEY), 1, "C")
-_I32S, _I64S, _U8S = types.int32[::1], types.int64[::1], types.uint8[::1]
-_F64SS = types.float64[:, ::1]
-_BLOCKS = types.Tuple(
-    (types.float64[:, :, ::1], types.int64[:, ::1], types.int64[:, ::1], types.uint8[:, ::1], _I32S, _I32S, _I64S)
-)
 
 
 @compiled(_i64(_I64S, _i64))
@@ -65,44 +58,6 @@ def fired_below(spec: Any, watermark: int) -> int:
     wait = 0 if spec[REVISE] else spec[LATENESS]
     number: int = (watermark - wait - spec[SIZE]) // spec[STEP] + 1
     return number
-
-
-@compiled(_i64(_i64, _KEYS, _BLOCKS))
-def place(key: int, keys: Any, blocks: Any) -> int:
-    """Makes room for one more row at the end of the key's chain; returns its place as block * BLOCK + index."""
-    values, times, lows, fresh, nexts, fills, free = blocks
-    k = keys[key]
-    tail = k.tail
-    if tail < 0 or fills[tail] == BLOCK:
-        block = free[FREE_HEAD]
-        free[FREE_HEAD] = nexts[block]
-        free[FREE_COUNT] -= 1
-        nexts[block] = -1
-        fills[block] = 0
-        if tail < 0:
-            k.head = block
-        else:
-            nexts[tail] = block
-        k.tail = block
-        tail = block
-    at = fills[tail]
-    fills[tail] = at + 1
-    k.rows += 1
-    free[LONGEST] = max(free[LONGEST], k.rows)
-    spot: int = tail * BLOCK + at
-    return spot
-
-
-# The rows of one key: values, times, lows, fresh.
-_ROWS = types.Tuple((_F64SS, _I64S, _I64S, _U8S))
-# spec, keys, blocks, n, sel, ts, key, present, columns, idx, need, now, closable
-INSERT = (_I64S, _KEYS, _BLOCKS, _i64, _I32S, _I64S, _I32S, _I64S, _F64SS, _I64S, _i64, _i64, _I32S)
-# spec, keys, blocks, closable, n_closable, progress, one key's rows, segments
-CLOSE = types.void(
-    *(_I64S, _KEYS, _BLOCKS, _I32S, _i64, _I64S),
-    _ROWS,
-    types.Tuple((_F64SS, _I64S, _I64S, _I64S, _I32S, _I64S, _U8S)),
-)
 
 
 @compiled(_i64(*INSERT))
@@ -128,22 +83,30 @@ def insert(
     whether a row is late follows from its key's watermark at that row alone.
     """
     values, times, lows, fresh, nexts, fills, free = blocks
+    by_count = spec[KIND] == COUNT
+    wait = 0 if spec[REVISE] else spec[LATENESS]
     n_closable = 0
-    for i in range(n):
+    i: Any = 0
+    while i < n:
         j = sel[i]
         if present[j] & need != need:
             free[SKIPPED] += 1
+            i += 1
             continue
-        k = keys[key[j]]
-        position = k.count if spec[KIND] == COUNT else ts[j]
+        number = key[j]
+        k = keys[number]
+        position = k.count if by_count else ts[j]
         low = (position - spec[SIZE]) // spec[STEP] + 1
+        since = low * spec[STEP] + spec[SIZE] - spec[STEP]  # from here on a row has this first window
         if k.done > low:
             low = k.done
+            since = low * spec[STEP]
         if low > position // spec[STEP]:
             free[LATE] += 1
             k.seen = now
+            i += 1
             continue
-        spot = place(key[j], keys, blocks)
+        spot = place(number, keys, blocks)
         block, at = spot // BLOCK, spot % BLOCK
         times[block, at] = ts[j]
         lows[block, at] = low
@@ -153,11 +116,10 @@ def insert(
             values[block, f, at] = columns[idx[f], j]
         k.dirty |= TOUCHED
         k.count += 1
-        wait = 0 if spec[REVISE] else spec[LATENESS]
         due = low * spec[STEP] + spec[SIZE] + wait
         if due < k.due:
             k.due = due
-        watermark = position + 1 if spec[KIND] == COUNT else position
+        watermark = position + 1 if by_count else position
         if watermark > k.watermark:
             k.watermark = watermark
             done = closed_below(spec, watermark)
@@ -166,8 +128,52 @@ def insert(
         k.seen = now
         if (k.watermark >= k.due or revises) and k.flagged == 0:
             k.flagged = 1
-            closable[n_closable] = key[j]
+            closable[n_closable] = number
             n_closable += 1
+        i += 1
+
+        # A batch event brings many rows of one key: for those that follow, up to where another window begins or one
+        # closes, all that was found out about this one holds, and they are copied as blocks.
+        if i == n or key[sel[i]] != number or spec[REVISE] or low < k.done or k.done == BEGINNING:
+            continue
+        until = min(low * spec[STEP] + spec[SIZE], k.done * spec[STEP] + spec[SIZE] + spec[LATENESS])
+        if k.flagged == 0:
+            until = min(until, k.due)
+        end = n
+        if by_count:
+            end = min(n, i + max(until - 1 - k.count, 0))
+            since, until = BEGINNING, NEVER
+        stop, newest = i, k.watermark
+        while stop < end:
+            row = np.uint64(sel[stop])
+            t = ts[row]
+            if key[row] != number or present[row] & need != need or t < since or t >= until:
+                break
+            newest = max(newest, t)
+            stop += 1
+        k.count += stop - i
+        k.watermark = k.count if by_count else newest
+        while i < stop:
+            spot = place(number, keys, blocks)
+            block, at = spot // BLOCK, spot % BLOCK
+            m = min(BLOCK - at, stop - i)
+            first = np.int64(sel[i])
+            if sel[i + m - 1] - first == m - 1:  # a filter has left no gap
+                copy(times[block], at, ts, first, m)
+                for f in range(idx.size):
+                    copy(values[block, f], at, columns[idx[f]], first, m)
+            else:
+                for q in range(m):
+                    times[block, at + q] = ts[sel[i + q]]
+                for f in range(idx.size):
+                    for q in range(m):
+                        values[block, f, at + q] = columns[idx[f], sel[i + q]]
+            fill(lows[block], at, low, m)
+            fill(fresh[block], at, np.uint8(UNSAVED), m)
+            fills[block] = at + m
+            k.rows += m - 1
+            i += m
+        free[LONGEST] = max(free[LONGEST], k.rows)
     return n_closable
 
 
@@ -214,8 +220,11 @@ def close(
     full; the caller works on what is there and calls again with the last two at zero. `row_*` hold one key's samples.
     """
     values, times, lows, fresh, nexts, fills, free = blocks
-    row_values, row_times, row_lows, row_fresh = rows
     out_values, out_times, offset, length, out_key, end, revised = out
+    by_count = spec[KIND] == COUNT
+    # Where no row is in two windows, none late for the first of its windows and none put out twice, the rows are written
+    # where they are read from.
+    in_place = spec[STEP] == spec[SIZE] and spec[REVISE] == 0
     while progress[0] < n_closable:
         key = closable[progress[0]]
         k = keys[key]
@@ -225,70 +234,65 @@ def close(
             k.fired = max(k.fired, upto)
             progress[0] += 1
             continue
-        n = 0
-        first = k.count - k.rows
-        block = k.head
-        while block >= 0:
-            for at in range(fills[block]):
-                # Insertion keeps the order of time and costs nothing for what comes in order already.
-                i = n
-                if spec[KIND] != COUNT:
-                    while i > 0 and row_times[i - 1] > times[block, at]:
-                        row_times[i] = row_times[i - 1]
-                        row_lows[i] = row_lows[i - 1]
-                        row_fresh[i] = row_fresh[i - 1]
-                        for f in range(values.shape[1]):
-                            row_values[f, i] = row_values[f, i - 1]
-                        i -= 1
-                row_times[i] = times[block, at]
-                row_lows[i] = lows[block, at]
-                row_fresh[i] = fresh[block, at]
-                for f in range(values.shape[1]):
-                    row_values[f, i] = values[block, f, at]
-                n += 1
-            block = nexts[block]
-
+        if progress[3] and progress[3] + k.rows > out_times.size:
+            return
+        first = k.count - k.rows if by_count else 0
+        base, row_values, row_times, row_lows, row_fresh = 0, rows[0], rows[1], rows[2], rows[3]
+        if in_place:
+            base = progress[3]
+            row_values, row_times = out_values, out_times[base:]
+        n, lowest, highest, revising = gather(
+            k.head, blocks, (row_values, row_times, row_lows, row_fresh), base, not by_count
+        )
         start = 0  # the first row that a window from here on can hold
         window = progress[1]
         if window == BEGINNING:
-            window = row_lows[0]
-            for i in range(1, n):
-                window = min(window, row_lows[i])
+            window = lowest
         while True:
-            while start < n and (first + start if spec[KIND] == COUNT else row_times[start]) // spec[STEP] < window:
-                start += 1
+            start = not_below(window * spec[STEP] - first, start, n, by_count, row_times)
             if start == n:
                 break
             # Jump over windows without samples: the rows may be years apart.
-            begin = ((first + start if spec[KIND] == COUNT else row_times[start]) - spec[SIZE]) // spec[STEP] + 1
+            begin = ((first + start if by_count else row_times[start]) - spec[SIZE]) // spec[STEP] + 1
             if begin > window:
                 window = begin
             if window >= upto:
                 break
             n_samples = progress[3]
-            if n_samples + n - start > out_times.size or progress[2] == offset.size:
+            if (n_samples + n - start > out_times.size and not in_place) or progress[2] == offset.size:
                 progress[1] = window
                 return
-            i = start
+            stop = not_below(window * spec[STEP] + spec[SIZE] - first, start, n, by_count, row_times)
             wanted, told = window >= k.fired, False
-            while i < n and (first + i if spec[KIND] == COUNT else row_times[i]) < window * spec[STEP] + spec[SIZE]:
-                if row_lows[i] <= window:
-                    if row_fresh[i] & REVISES:
-                        wanted = True
-                    else:
-                        told = True
-                    out_times[n_samples] = row_times[i]
-                    for f in range(values.shape[1]):
-                        out_values[f, n_samples] = row_values[f, i]
-                    n_samples += 1
-                i += 1
+            if in_place:
+                n_samples = base + start
+                progress[3] = n_samples
+                n_samples += stop - start
+            elif highest <= window and not revising:  # no row was late for it
+                told = stop > start
+                m = stop - start
+                copy(out_times, n_samples, row_times, start, m)
+                for f in range(values.shape[1]):
+                    copy(out_values[f], n_samples, row_values[f], base + start, m)
+                n_samples += m
+            else:
+                for i in range(start, stop):
+                    if row_lows[i] <= window:
+                        if row_fresh[i] & REVISES:
+                            wanted = True
+                        else:
+                            told = True
+                        out_times[n_samples] = row_times[i]
+                        for f in range(values.shape[1]):
+                            out_values[f, n_samples] = row_values[f, base + i]
+                        n_samples += 1
             if wanted and n_samples > progress[3]:
                 segment = progress[2]
                 revised[segment] = told and window < k.fired
                 offset[segment] = progress[3]
                 length[segment] = n_samples - progress[3]
                 out_key[segment] = key
-                end[segment] = window * spec[STEP] + spec[SIZE] if spec[KIND] != COUNT else row_times[i - 1]
+                end[segment] = row_times[stop - 1] if by_count else window * spec[STEP] + spec[SIZE]
                 progress[2] += 1
                 progress[3] = n_samples
             window += 1
@@ -300,10 +304,9 @@ def close(
         used = 0
         last = np.int32(-1)
         fills[block] = 0
-        for i in range(n):
-            position = first + i if spec[KIND] == COUNT else row_times[i]
-            if position // spec[STEP] < k.done:
-                continue
+        needed = 0 if k.done == BEGINNING else not_below(k.done * spec[STEP] - first, 0, n, by_count, row_times)
+        for i in range(needed, n):
+            position = first + i if by_count else row_times[i]
             if used == BLOCK:
                 last = block
                 block = nexts[block]
@@ -314,7 +317,7 @@ def close(
             lows[block, used] = low
             fresh[block, used] = row_fresh[i] & ~np.uint8(REVISES)
             for f in range(values.shape[1]):
-                values[block, f, used] = row_values[f, i]
+                values[block, f, used] = row_values[f, base + i]
             used += 1
             fills[block] = used
             k.rows += 1
@@ -323,7 +326,7 @@ def close(
             due = low * spec[STEP] + spec[SIZE] + wait
             if due < k.due:
                 k.due = due
-            if low < upto and position // spec[STEP] >= upto:
+            if low < upto and position >= upto * spec[STEP]:
                 k.due = min(k.due, upto * spec[STEP] + spec[SIZE])
         rest = block if used == 0 else nexts[block]
         if used == 0:
@@ -343,65 +346,3 @@ def close(
         k.dirty |= CLOSED
         progress[0] += 1
         progress[1] = BEGINNING
-
-
-@compiled(_i64(_KEYS, _i64, _BLOCKS, _i64, types.boolean, _i64, _I32S, _I64S, _I64S, types.float64[:, ::1]))
-def collect(
-    keys: Any,
-    n_keys: int,
-    blocks: Any,
-    which: int,
-    all_rows: bool,
-    capacity: int,
-    out_key: Any,
-    out_times: Any,
-    out_lows: Any,
-    out_values: Any,
-) -> int:
-    """Copies the rows that no checkpoint holds yet (or all rows), of keys that are dirty in a way that `which` names.
-
-    Returns their number; where they are more than `capacity`, nothing is copied or marked.
-    """
-    values, times, lows, fresh, nexts, fills, free = blocks
-    for writing in range(2):
-        n = 0
-        for i in range(n_keys):
-            k = keys[i]
-            if not all_rows and k.dirty & which == 0:
-                continue
-            block = k.head
-            while block >= 0:
-                for at in range(fills[block]):
-                    if all_rows or fresh[block, at] & UNSAVED:
-                        if writing == 1:
-                            out_key[n] = i
-                            out_times[n] = times[block, at]
-                            out_lows[n] = lows[block, at]
-                            for f in range(values.shape[1]):
-                                out_values[f, n] = values[block, f, at]
-                            fresh[block, at] &= ~np.uint8(UNSAVED)
-                        n += 1
-                block = nexts[block]
-        if n > capacity:
-            return n
-    return n
-
-
-@compiled(types.void(_I64S, _KEYS, _BLOCKS, _i64, _I32S, _I64S, _I64S, types.float64[:, ::1]))
-def restore(
-    spec: Any, keys: Any, blocks: Any, n: int, row_key: Any, row_times: Any, row_lows: Any, row_values: Any
-) -> None:
-    """Puts rows of a checkpoint back into their chains. The caller has made sure of n free blocks."""
-    values, times, lows, fresh, nexts, fills, free = blocks
-    for i in range(n):
-        k = keys[row_key[i]]
-        spot = place(row_key[i], keys, blocks)
-        block, at = spot // BLOCK, spot % BLOCK
-        times[block, at] = row_times[i]
-        lows[block, at] = row_lows[i]
-        fresh[block, at] = 0
-        for f in range(values.shape[1]):
-            values[block, f, at] = row_values[f, i]
-        if spec[KIND] != SLIDING:
-            due = row_lows[i] * spec[STEP] + spec[SIZE] + spec[LATENESS]
-            k.due = min(k.due, due)

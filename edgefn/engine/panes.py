@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgefn.engine import chain_kernels, session_kernels
 from edgefn.engine import pane_kernels as kernels
-from edgefn.engine import session_kernels
+from edgefn.engine.chain_kernels import BEGINNING, BLOCK, KEY, NEVER
 from edgefn.engine.columns import Frame
-from edgefn.engine.pane_kernels import BEGINNING, BLOCK, KEY, NEVER
 from edgefn.windows import Window
 
 MAX_SEGMENTS = 4096
+MAX_ROOM = 1 << 14  # samples of closed windows that are handed out together, unless one window has more
 KINDS = ("time", "count", "session", "sliding")  # in the order of the kernels' numbers
 
 
 @dataclass(slots=True)
 class Segments:
-    """Closed windows: sample i of window w is at `offset[w] + i` of `ts` and of each column."""
+    """Closed windows: sample i of window w is at `offset[w] + i` of `ts` and of each column. Valid until the next ones come."""
 
     n: int
     offset: npt.NDArray[np.int64]
@@ -71,6 +72,8 @@ class Panes:
         self._fills = np.zeros(0, np.int32)
         self._closable = np.zeros(0, np.int32)
         self._evicted: set[int] = set()  # since the last checkpoint
+        self._scratch = _scratch(n_fields, 0)
+        self._segments = _segments(n_fields, 0)
 
     def given_up(self) -> dict[str, int]:
         """Rows that are in no window, by the name of their counter."""
@@ -97,7 +100,7 @@ class Panes:
 
     def _grow_blocks(self, needed: int) -> bool:
         """Whether so many blocks are free now; where the bound is in the way, as many as it lets."""
-        missing = needed - int(self._free[kernels.FREE_COUNT])
+        missing = needed - int(self._free[chain_kernels.FREE_COUNT])
         if missing <= 0:
             return True
         old = self._nexts.size
@@ -106,10 +109,10 @@ class Panes:
             return False
         # Fresh blocks form a list of their own, in front of the free ones.
         nexts = np.arange(old + 1, new + 1, dtype=np.int32)
-        nexts[-1] = self._free[kernels.FREE_HEAD]
+        nexts[-1] = self._free[chain_kernels.FREE_HEAD]
         self._nexts = np.concatenate([self._nexts, nexts])
-        self._free[kernels.FREE_HEAD] = old
-        self._free[kernels.FREE_COUNT] += new - old
+        self._free[chain_kernels.FREE_HEAD] = old
+        self._free[chain_kernels.FREE_COUNT] += new - old
         self._fills = np.concatenate([self._fills, np.zeros(new - old, np.int32)])
         for name in ("_values", "_times", "_lows", "_fresh"):
             array = getattr(self, name)
@@ -123,7 +126,7 @@ class Panes:
             # Each key may begin a block; where the bound leaves too few, the rows go in smaller pieces.
             n = min(step, frame.n - done)
             while n and not self._grow_blocks(min(n, n // BLOCK + self._n_keys)):
-                n = min(n // 2, max(int(self._free[kernels.FREE_COUNT]), 0))
+                n = min(n // 2, max(int(self._free[chain_kernels.FREE_COUNT]), 0))
             if n == 0:
                 if self._make_room(frame, done):
                     yield from self._close(self._n_keys, np.arange(self._n_keys, dtype=np.int32))
@@ -133,7 +136,7 @@ class Panes:
             taken, closable = self._insert(
                 n, frame.sel[done : done + n], frame.ts, frame.key, frame.present, frame.columns, idx, need, now
             )
-            self.late, self.skipped = int(self._free[kernels.LATE]), int(self._free[kernels.SKIPPED])
+            self.late, self.skipped = int(self._free[chain_kernels.LATE]), int(self._free[chain_kernels.SKIPPED])
             done += taken
             if closable:
                 yield from self._close(closable)
@@ -164,27 +167,26 @@ class Panes:
     def _close(self, n_closable: int, closable: Any = None) -> Iterator[Segments]:
         if closable is None:
             closable = self._closable
-        longest = int(self._free[kernels.LONGEST])
-        room = max(longest, 1024)
-        rows = (
-            np.empty((self.n_fields, longest)),
-            np.empty(longest, np.int64),
-            np.empty(longest, np.int64),
-            np.empty(longest, np.uint8),
-        )
+        self._make_scratch(int(self._keys["rows"][closable[:n_closable]].sum()))
+        rows, out = self._scratch, self._segments
+        segments = out.columns, out.ts, out.offset, out.length, out.key, out.end, out.revised
         progress = np.array([0, BEGINNING, 0, 0], dtype=np.int64)
         while progress[0] < n_closable:
             progress[2:] = 0
-            out = Segments(
-                0, np.empty(MAX_SEGMENTS, np.int64), np.empty(MAX_SEGMENTS, np.int64), np.empty(MAX_SEGMENTS, np.int32),
-                np.empty(MAX_SEGMENTS, np.int64), np.empty(room, np.int64), np.empty((self.n_fields, room)),
-                np.zeros(MAX_SEGMENTS, np.uint8),
-            )  # fmt: skip
-            segments = out.columns, out.ts, out.offset, out.length, out.key, out.end, out.revised
+            out.revised[:] = 0
             self._close_kernel(self._spec, self._keys, self._blocks, closable, n_closable, progress, rows, segments)
             out.n = int(progress[2])
             if out.n:
                 yield out
+
+    def _make_scratch(self, wanted: int) -> None:
+        """Room for the rows of the longest key, and for closed windows of so many rows in all: kept, for fresh memory costs."""
+        longest = int(self._free[chain_kernels.LONGEST])
+        room = max(longest, min(wanted, MAX_ROOM), 1024)
+        if longest > self._scratch[1].size:
+            self._scratch = _scratch(self.n_fields, 2 * longest)
+        if room > self._segments.ts.size:
+            self._segments = _segments(self.n_fields, max(room, min(2 * room, MAX_ROOM)))
 
     def cut(self, ahead_of: npt.NDArray[np.int64]) -> Iterator[Segments]:
         """The clock was set: keys whose watermark is beyond `ahead_of` (one a key) close what they hold as it is, and begin anew.
@@ -210,13 +212,13 @@ class Panes:
         block = int(self._keys["head"][key])
         while block >= 0:
             following = int(self._nexts[block])
-            self._nexts[block] = self._free[kernels.FREE_HEAD]
-            self._free[kernels.FREE_HEAD] = block
-            self._free[kernels.FREE_COUNT] += 1
+            self._nexts[block] = self._free[chain_kernels.FREE_HEAD]
+            self._free[chain_kernels.FREE_HEAD] = block
+            self._free[chain_kernels.FREE_COUNT] += 1
             block = following
         _reset(self._keys[key : key + 1])
         self._evicted.add(key)
-        self._keys["dirty"][key] = kernels.TOUCHED | kernels.CLOSED
+        self._keys["dirty"][key] = chain_kernels.TOUCHED | chain_kernels.CLOSED
 
     def dirty(self) -> bool:
         return bool(self._keys["dirty"][: self._n_keys].any())
@@ -227,7 +229,7 @@ class Panes:
         rows=False saves only the keys that closed a window, without the rows: enough that a window already put out is not put
         out again. everything=True is a snapshot. Returns None where there is nothing to save.
         """
-        which = kernels.TOUCHED | kernels.CLOSED if rows else kernels.CLOSED
+        which = chain_kernels.TOUCHED | chain_kernels.CLOSED if rows else chain_kernels.CLOSED
         dirty = self._keys["dirty"][: self._n_keys]
         chosen = np.flatnonzero(np.ones_like(dirty) if everything else dirty & which)
         if not chosen.size and not everything:
@@ -237,7 +239,7 @@ class Panes:
         if rows:
             dirty[:] = 0
         else:
-            dirty[chosen] &= ~kernels.CLOSED
+            dirty[chosen] &= ~chain_kernels.CLOSED
         key, times, lows, values = out
         evicted, self._evicted = sorted(self._evicted), set()
         return {
@@ -260,7 +262,7 @@ class Panes:
         n = 0
         while True:
             out = self._rows(n)
-            found = kernels.collect(self._keys, self._n_keys, self._blocks, which, everything, n, *out)
+            found = chain_kernels.collect(self._keys, self._n_keys, self._blocks, which, everything, n, *out)
             if found <= n:
                 return found, out
             n = found
@@ -278,7 +280,7 @@ class Panes:
                 return False
             # Rows of windows closed by then are dropped key by key, as the record that comes with them says.
             values = part["values"].reshape(self.n_fields, n).copy()
-            kernels.restore(
+            chain_kernels.restore(
                 self._spec,
                 self._keys,
                 self._blocks,
@@ -330,6 +332,18 @@ def make_panes(window: Window, n_fields: int) -> Panes:
     """The store for a kind of window."""
     kinds: dict[str, type[Panes]] = {"session": SessionPanes, "sliding": SlidingPanes}
     return kinds.get(window.kind, Panes)(window, n_fields)
+
+
+def _scratch(n_fields: int, n: int) -> tuple[Any, ...]:
+    return np.empty((n_fields, n)), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.uint8)
+
+
+def _segments(n_fields: int, room: int) -> Segments:
+    n = MAX_SEGMENTS if room else 0
+    return Segments(
+        0, np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.int64),
+        np.empty(room, np.int64), np.empty((n_fields, room)), np.zeros(n, np.uint8),
+    )  # fmt: skip
 
 
 def _reset(keys: npt.NDArray[Any]) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgefn.engine import pane_kernels, rolling_kernels
+from edgefn.engine import chain_kernels, pane_kernels, rolling_kernels
+from edgefn.engine.chain_kernels import BEGINNING, CLOSED, KEY, NEVER, TOUCHED
 from edgefn.engine.columns import Frame
 from edgefn.engine.loops import PERCENTILE
-from edgefn.engine.pane_kernels import BEGINNING, CLOSED, KEY, NEVER, TOUCHED
 from edgefn.engine.rolling_kernels import BUCKETS, CELL, LEAF, LISTED, PAGE, PANE, PENDING, ROW, WRITTEN
 from edgefn.windows import Window
 
@@ -60,7 +60,7 @@ class Rolling:
         self.full = 0  # rows given up because max_panes, or the pages for their percentiles, were in use
         self.strange = 0  # values that are no numbers to learn from
         # Only what `fits` is taken, so no window is ever put out twice.
-        kind = pane_kernels.COUNT if window.kind == "count" else pane_kernels.TIME
+        kind = chain_kernels.COUNT if window.kind == "count" else chain_kernels.TIME
         self._spec = np.array([kind, window.size, window.step, window.lateness, window.idle, False], dtype=np.int64)
         sketched = [any(code >= PERCENTILE for code in codes) for codes in stats]
         # Four pages a pane: temperatures need two, a signal about zero up to 128 in few but long panes.

@@ -10,9 +10,9 @@ import numpy as np
 from numba import types
 
 from edgefn import summaries
+from edgefn.engine.chain_kernels import BEGINNING, CLOSED, COUNT, KEY, KIND, LATENESS, NEVER, SIZE, STEP, TOUCHED
 from edgefn.engine.jit import compiled
 from edgefn.engine.loops import FIRST, LAST, MAX, MEAN, MIN, PERCENTILE, STD, SUM, N
-from edgefn.engine.pane_kernels import BEGINNING, CLOSED, COUNT, KEY, KIND, LATENESS, NEVER, SIZE, STEP, TOUCHED
 from edgefn.kernels.sample import LARGEST
 from edgefn.summaries import SPAN
 

@@ -58,6 +58,7 @@ class Session:
     ) -> None:
         self.sock: socket.socket | ssl.SSLSocket | None = None
         self.connected = False
+        self.got = 0  # bytes of the last read
         self.deliveries = Deliveries()
         self._address = address
         self._client_id = client_id
@@ -238,6 +239,7 @@ class Session:
 
     def read(self, now: int) -> Iterator[Arrived]:
         """Reads once and gives the messages that are whole by then, in at most a few batches."""
+        self.got = 0
         if self.sock is None:
             return
         if self._end == BUFFER:
@@ -254,6 +256,7 @@ class Session:
             return
         self._heard_at = now
         self._end += got
+        self.got = got
         while self.sock is not None:
             if self._skip:
                 taken = min(self._skip, self._end - self._start)

@@ -11,8 +11,7 @@ from typing import Any
 
 from numba import types
 
-from edgefn.engine.jit import compiled
-from edgefn.engine.pane_kernels import (
+from edgefn.engine.chain_kernels import (
     _BLOCKS,
     _I32S,
     _I64S,
@@ -36,8 +35,10 @@ from edgefn.engine.pane_kernels import (
     TOUCHED,
     UNSAVED,
     _i64,
+    gather,
     place,
 )
+from edgefn.engine.jit import compiled
 
 PENDING = 1  # in `lows` of a sliding window's row: its own window has not been put out yet
 
@@ -130,33 +131,6 @@ def insert(
     return n
 
 
-@compiled(_i64(_KEYS, _BLOCKS, _i64, types.boolean, _ROWS))
-def gather(keys: Any, blocks: Any, key: int, by_time: bool, rows: Any) -> int:
-    """Copies a key's rows, in the order of time or as they came; returns their number."""
-    values, times, lows, fresh, nexts, fills, free = blocks
-    row_values, row_times, row_lows, row_fresh = rows
-    n = 0
-    block = keys[key].head
-    while block >= 0:
-        for at in range(fills[block]):
-            i = n
-            while by_time and i > 0 and row_times[i - 1] > times[block, at]:
-                row_times[i] = row_times[i - 1]
-                row_lows[i] = row_lows[i - 1]
-                row_fresh[i] = row_fresh[i - 1]
-                for f in range(values.shape[1]):
-                    row_values[f, i] = row_values[f, i - 1]
-                i -= 1
-            row_times[i] = times[block, at]
-            row_lows[i] = lows[block, at]
-            row_fresh[i] = fresh[block, at]
-            for f in range(values.shape[1]):
-                row_values[f, i] = values[block, f, at]
-            n += 1
-        block = nexts[block]
-    return n
-
-
 @compiled(types.void(_KEYS, _BLOCKS, _i64, _i64, _i64, _i64, _ROWS))
 def keep(keys: Any, blocks: Any, key: int, start: int, n: int, oldest: int, rows: Any) -> None:
     """Frees a key's chain and puts rows start to n - 1 later than `oldest` back into it."""
@@ -199,7 +173,7 @@ def close_sessions(
     while progress[0] < n_closable:
         key = closable[progress[0]]
         k = keys[key]
-        n = gather(keys, blocks, key, True, rows)
+        n = gather(k.head, blocks, rows, 0, True)[0]
         start = 0
         is_full = False
         k.due = NEVER
@@ -252,7 +226,7 @@ def close_sliding(
     while progress[0] < n_closable:
         key = closable[progress[0]]
         k = keys[key]
-        n = gather(keys, blocks, key, False, rows)
+        n = gather(k.head, blocks, rows, 0, False)[0]
         row = 0 if progress[1] == BEGINNING else progress[1]
         while row < n:
             if row_lows[row] == PENDING:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgefn.engine import loops
 from edgefn.engine.columns import NO_ROWS, Table
 from edgefn.errors import TopicError
 from edgefn.metrics import Metrics
@@ -86,7 +87,7 @@ class Keys:
     def touch(self, numbers: npt.NDArray[np.int32]) -> None:
         """Notes that these keys were used just now."""
         self._clock += 1
-        self._used[numbers] = self._clock
+        loops.stamp(numbers.size, numbers, self._used, self._clock)
 
     def checkpoint(self, everything: bool = False) -> dict[str, list[Any]] | None:
         """The labels numbered since the last one (or all), None where there are none."""

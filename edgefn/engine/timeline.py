@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 from edgefn import events
 from edgefn.clock import NS, STEP
+from edgefn.engine.chain_kernels import BEGINNING
 from edgefn.engine.decode import MAX_SKEW
-from edgefn.engine.pane_kernels import BEGINNING
 
 SETTLING = 60 * NS  # after a step, how long events are looked at for stamps of before it
 

@@ -109,17 +109,17 @@ class PythonHandlers:
     def events(self, message: Mapping[str, Any], engine: int) -> int:
         """Messages that the engine forwards; returns how many of QoS 0 there were."""
         unanswered = 0
-        for topic, payload, retained, position, digest in message["events"]:
-            unanswered += not position
+        for topic, payload, retained, place, digest in message["events"]:
+            unanswered += not place
             for name, key, captures, takes_retained in self._route(topic):
                 if retained and not takes_retained:
                     continue
-                durable = self._is_durable(name, bool(position))
-                id = id_of(name, message["epoch"], position, digest) if position else new_id()
+                durable = self._is_durable(name, bool(place))
+                id = id_of(name, place, digest) if place else new_id()
                 self.scheduler.invoke(
                     Invocation(
                         id, name, topic, payload, key, captures, message["ts"],
-                        durable=durable, retained=retained, cover=Cover(engine if position else 0),
+                        durable=durable, retained=retained, cover=Cover(engine if place else 0),
                     )
                 )  # fmt: skip
         return unanswered

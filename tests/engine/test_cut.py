@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefn.engine import loops
-from edgefn.engine.pane_kernels import BEGINNING, NEVER
+from edgefn.engine.chain_kernels import BEGINNING, NEVER
 from edgefn.windows import Window, hopping, session, sliding, tumbling
 from tests.engine import test_panes, test_rolling
 from tests.engine.reference import reference

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgefn import events
 from edgefn.engine import frames, ingest
 from edgefn.engine.deliveries import Deliveries
 from edgefn.engine.ingest import Ingest
@@ -57,6 +58,7 @@ class Rig:
 
     def __init__(self, manifest: Manifest, keys: int | None = None) -> None:
         self.metrics = Metrics()
+        self.ran: list[int] = []
         self.plan = Plan([manifest], self.metrics)
         if keys is not None:
             for source in self.plan.sources.values():
@@ -70,7 +72,11 @@ class Rig:
             Standing(Clock()),
             b"m/driver/",
             lambda topic, error, sample: self.failed.append((topic, error.reason, sample)),
+            self._run,
         )
+
+    def _run(self) -> None:
+        self.ran.append(sum(source.table.take().n for source in self.plan.sources.values()))
 
     def take(self, *messages: tuple[bytes, bytes, int]) -> bool:
         return self.ingest.take(arrived(messages), self.deliveries, 1, 0)
@@ -108,10 +114,11 @@ TOPICS = [b"m/a/x", b"m/b/x", b"m/c", b"other", b"set/point", b"m/\xff", b"m/dri
 PAYLOADS = [
     b'{"a":1}', b'{"a":2.5,"b":3}', b'{"b":4}', b'{"a":"text"}', b'{"a":[1,2,3]}', b"7", b"{", b"", b'{"value":3}',
     b'{"a":1,"ts":1799999999}', b'{"a":1,"src":"d","seq":1}', b'{"a":1,"src":"d","seq":1}', b'{"a":1e400}', b"\x81\xa1a\x05",
+    b"\x82\xa1a\xc7\x09\x01f" + bytes(8) + b"\xa1b\x07", b"\x81\xa1a\xa1x", b'{"a":[1,2],"b":[1]}',
 ]  # fmt: skip
 FLAGS = [0, 0, 0, 1, 2, 2, 10]
 ANY = st.tuples(st.sampled_from(TOPICS), st.sampled_from(PAYLOADS), st.sampled_from(FLAGS))
-PLAIN = st.tuples(st.sampled_from(TOPICS[:4]), st.sampled_from(PAYLOADS[:6]), st.sampled_from([0, 2]))
+PLAIN = st.tuples(st.sampled_from(TOPICS[:4]), st.sampled_from(PAYLOADS[:6] + PAYLOADS[13:15]), st.sampled_from([0, 2]))
 MESSAGES = st.lists(st.one_of(PLAIN, PLAIN, PLAIN, PLAIN, PLAIN, ANY), max_size=60)
 
 
@@ -187,3 +194,13 @@ def test_a_run_of_durable_events_makes_its_source_urgent(manifest: Manifest) -> 
     assert rig.take(*[(b"m/a/x", b'{"a":1}', 2)] * 20)
     assert rig.plan.urgent == {"m/{room}/x", "m/#"}
     assert rig.deliveries.unacknowledged == 20
+
+
+def test_much_is_run_before_more_is_decoded(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "ENOUGH", 1000)
+    rig = Rig(manifest)
+    batch = events.pack({"a": np.arange(300.0)})
+    rig.take((b"m/c", b'{"a":1}', 0))
+    rig.take(*[(b"m/c", batch, 0)] * 20)
+    assert max(rig.ran) <= 1300
+    assert sum(rig.ran) + sum(source.table.n for source in rig.plan.sources.values()) == 1 + 20 * 300

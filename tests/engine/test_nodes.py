@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefn.manifest import Manifest
-from tests.engine.harness import SECOND, Bench
+from tests.engine.harness import SECOND, Bench, compiled
 from tests.engine.zoo import ZOO
 
 
@@ -187,3 +187,27 @@ def test_more_rows_than_one_call_takes(bench: Bench) -> None:
     bench.run()
     assert len(bench.entered) == 3
     assert bench.plan.nodes["ring"].meter.rows == n
+
+
+def test_an_index_out_of_range_costs_one_event(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The loop around a handler checks nothing; the handler does, wherever it reads."""
+    source = """
+import numpy as np
+from edgefn import filter, transform
+
+STEPS = np.array([1.0, 2.0, 3.0])
+
+@filter("t/+")
+def within(n: int):
+    return STEPS[n] > 0
+
+@transform("t/+", to="local")
+def made(n: int) -> float:
+    return STEPS[n]
+"""
+    bench = Bench(compiled(tmp_path_factory.mktemp("handlers"), "steps", source))
+    for n in (0, 7, 2, -9):
+        bench.collect("t/a", {"n": n})
+    bench.run()
+    assert bench.values("made") == [(1.0,), (3.0,)]
+    assert [bench.plan.nodes[name].meter.raised for name in ("within", "made")] == [2, 2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,6 +107,85 @@ def test_compiled_windows_equal_the_plain_reference(window: Window, steps: list,
     for key in range(4):
         assert [row for row in got if row[0] == key] == [row for row in expected if row[0] == key]
     assert store.panes.late == plain.late
+
+
+# As batch events bring them: many samples of one key, a step apart, of which a filter may have left some out.
+runs = st.lists(
+    st.tuples(
+        st.integers(0, 2), st.integers(-50, 400), st.integers(1, 150), st.integers(-1, 9),
+        st.sampled_from(["all", "some", "holes"]), st.integers(0, 80),
+    ),
+    max_size=12,
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(windows, runs)
+def test_runs_of_one_key_equal_the_plain_reference(window: Window, runs: list) -> None:
+    plain, store = reference(window), Store(window)
+    now, value, expected, got = 0, 0.0, [], []
+    for key, start, n, step, which, silence in runs:
+        for i in range(n):
+            if which == "holes" and i % 7 == 3:
+                # A row without the field stands in the frame, and belongs to no window.
+                store.add(key, start + i * step, value)
+                store.table.present[store.table.n - 1] = 0
+            elif not (which == "some" and i % 3 == 1):
+                expected += plain.insert(key, start + i * step, value, now)
+                store.add(key, start + i * step, value)
+            value += 1.0
+            if window.revise:  # several late samples in one batch make one revision
+                got += store.flush(now)
+        if silence < 40:
+            got += store.flush(now)
+            now += silence
+            expected += plain.tick(now)
+            got += store.tick(now)
+    got += store.flush(now)
+    for key in range(3):
+        assert [row for row in got if row[0] == key] == [row for row in expected if row[0] == key]
+    assert store.panes.late == plain.late
+
+
+@settings(max_examples=100, deadline=None)
+@given(windows, runs, st.integers(0, 2**32))
+def test_rows_that_a_filter_left_out_are_in_no_window(window: Window, runs: list, seed: int) -> None:
+    """A selection with gaps gives what a table of only the selected rows gives."""
+    random = np.random.default_rng(seed)
+    table, only = Table(["x"], 8), Store(window)
+    chosen, value = [], 0.0
+    for key, start, n, step, which, _ in runs:
+        for i in range(n):
+            table.reserve(1)
+            at = table.n
+            table.ts[at], table.key[at], table.present[at], table.n = start + i * step, key, 1, at + 1
+            table.columns[0, at] = value
+            if which == "all" or random.random() < 0.7:
+                chosen.append(at)
+                only.add(key, start + i * step, value)
+            value += 1.0
+    store = Store(window)
+    frame = table.take().select(len(chosen), np.array(chosen, np.int32))
+    assert [row for closed in store.panes.insert(frame, IDX, 1, 0) for row in rows(closed)] == only.flush(0)
+    assert store.panes.late == only.panes.late
+
+
+def test_times_at_random_cost_no_more_than_times_in_order() -> None:
+    """Insertion of 200,000 rows at random places would take minutes."""
+    panes, table = Panes(tumbling("1h"), 1), Table(["x"], 200_001)
+    panes.grow_keys(1)
+    n = 200_000
+    times = np.random.default_rng(3).permutation(n) // 2
+    table.present[:], table.n = 1, n + 1
+    table.ts[:n], table.columns[0, :n] = times, np.arange(n)
+    table.ts[n] = 3600 * 10**9
+    started = time.process_time()
+    (closed,) = panes.insert(table.take(), IDX, 1, 0)
+    assert time.process_time() - started < 2
+    order = np.argsort(times, kind="stable")
+    assert closed.length[0] == n
+    assert (closed.ts[:n] == times[order]).all()
+    assert (closed.columns[0, :n] == order).all()
 
 
 def test_a_silent_key_closes_by_the_clock_and_not_before() -> None:

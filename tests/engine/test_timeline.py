@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefn.clock import NS, STEP
+from edgefn.engine.chain_kernels import BEGINNING
 from edgefn.engine.decode import MAX_SKEW
-from edgefn.engine.pane_kernels import BEGINNING
 from edgefn.engine.timeline import SETTLING, Timeline
 
 HOUR = 3600 * NS
