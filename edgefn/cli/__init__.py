@@ -6,6 +6,7 @@ import click
 
 import edgefn
 from edgefn.cli.check import check
+from edgefn.cli.dead import dead
 from edgefn.cli.demo import demo
 from edgefn.cli.drill import drill
 from edgefn.cli.handlers import handlers
@@ -49,5 +50,5 @@ def main() -> None:
     """
 
 
-for verb in (init, new, check, invoke, record, replay, run, handlers, outbox, drill, store, demo):
+for verb in (init, new, check, invoke, record, replay, run, handlers, outbox, dead, drill, store, demo):
     main.add_command(verb)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgefn.cli import common
-from edgefn.cli.outbox import work
+from edgefn.cli.asking import work
 
 if TYPE_CHECKING:
     from edgefn.cli.remote import Operator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgefn.cli.outbox import as_json, where, work
+from edgefn.cli.asking import as_json, where, work
 
 if TYPE_CHECKING:
     from edgefn.cli.remote import Operator

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from edgefn.cli import common
+from edgefn.cli import asking, common
+from edgefn.cli.asking import as_json, of_all, of_ids, where, without_asking
 from edgefn.errors import EdgefnError
 
 if TYPE_CHECKING:
@@ -21,16 +20,8 @@ if TYPE_CHECKING:
 
     from edgefn.cli.remote import Operator
 
-T = TypeVar("T")
-PAGE = 1000  # rows asked for at once; an answer may have fewer
-
-where = click.argument("where", required=False, type=click.Path(exists=True, path_type=Path))
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 of_stream = click.option("--stream", help="Only rows of this stream, such as summary/minute.")
 for_uplink = click.option("--uplink", help="Only what waits for this uplink.")
-of_ids = click.option(
-    "--id", "ids", type=int, multiple=True, help="A dead letter, by its id; may be given several times."
-)
 
 
 @click.group()
@@ -42,24 +33,6 @@ def outbox() -> None:
     """
 
 
-def work(where: Path | None, job: Callable[[Operator], Awaitable[T]]) -> T:
-    """Runs the job with whoever can carry it out. Ends with status 1 for what is refused."""
-    from edgefn.cli.remote import operator
-    from edgefn.gateway.commands import CommandError
-
-    settings = common.load(where)
-
-    async def run() -> T:
-        async with operator(settings) as one:
-            return await job(one)
-
-    try:
-        return asyncio.run(run())
-    except CommandError as error:
-        click.echo(f"edgefn: {error}", err=True)
-        raise SystemExit(common.BAD_INPUT) from None
-
-
 @outbox.command(epilog="Example: edgefn outbox status my-gateway")
 @where
 @as_json
@@ -69,7 +42,7 @@ def status(where: Path | None, as_json: bool) -> None:
     async def job(operator: Operator) -> dict[str, Any]:
         return {"running": operator.running, **await operator.ask("outbox-status", {})}
 
-    told = work(where, job)
+    told = asking.work(where, job)
     if as_json:
         click.echo(json.dumps(told, indent=2))
         return
@@ -90,24 +63,15 @@ def peek(where: Path | None, stream: str | None, uplink: str | None, dead: bool,
     if dead and (stream or uplink):
         raise click.UsageError("--dead shows all dead letters; it takes neither --stream nor --uplink")
     verb, kind = ("dead-peek", "letters") if dead else ("outbox-peek", "items")
-    wanted = {} if dead else _selection(stream, uplink)
-
-    async def job(operator: Operator) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        async for page in _pages(operator, verb, kind, wanted, limit):
-            rows += page
-        return rows
-
-    rows = work(where, job)
+    rows = asking.rows(where, verb, kind, {} if dead else _selection(stream, uplink), limit)
     if as_json:
         click.echo(json.dumps({kind: rows}, indent=2))
     else:
-        from edgefn.cli import outbox_tables
+        from edgefn.cli import dead_tables, outbox_tables
 
-        (outbox_tables.show_letters if dead else outbox_tables.show_items)(rows)
+        (dead_tables.show_letters if dead else outbox_tables.show_items)(rows)
     if not rows:
-        click.echo("edgefn: nothing matches", err=True)
-        raise SystemExit(common.BAD_INPUT)
+        asking.nothing()
 
 
 @outbox.command(epilog="Example: edgefn outbox export my-gateway --to waiting.ndjson")
@@ -121,7 +85,7 @@ def export(where: Path | None, to: Path | None, stream: str | None, uplink: str 
     Rows that are stored meanwhile are left out. The file gets its name when it is complete.
     """
     with _target(to) as file:
-        n, unfit = work(where, lambda operator: _export(operator, file, _selection(stream, uplink)))
+        n, unfit = asking.work(where, lambda operator: _export(operator, file, _selection(stream, uplink)))
     click.echo(f"{n} rows written to {to or 'standard output'}", err=True)
     for row in unfit:
         click.echo(f"edgefn: left out: {row['key']}: {row['error']}", err=True)
@@ -132,13 +96,11 @@ def export(where: Path | None, to: Path | None, stream: str | None, uplink: str 
 @outbox.command(epilog="Example: edgefn outbox requeue my-gateway --id 3 --id 4")
 @where
 @of_ids
-@click.option("--all", "every", is_flag=True, help="All dead letters.")
+@of_all
 def requeue(where: Path | None, ids: tuple[int, ...], every: bool) -> None:
-    """Put dead letters back into the outbox, for the uplink that refused them. Their ids: edgefn outbox peek --dead"""
-    if bool(ids) == every:
-        raise click.UsageError("say which dead letters: --id 3 --id 4, or --all")
-    arguments = {"all": True} if every else {"ids": ids}
-    _end(work(where, lambda operator: operator.ask("dead-requeue", arguments))["requeued"], "requeued")
+    """Put dead letters back, as `edgefn dead requeue` does. Their ids: edgefn dead list"""
+    arguments = asking.letters(ids, every)
+    asking.end(asking.work(where, lambda operator: operator.ask("dead-requeue", arguments))["requeued"], "requeued")
 
 
 @outbox.command(epilog="Example: edgefn outbox purge my-gateway --stream summary/minute --uplink archive")
@@ -147,7 +109,7 @@ def requeue(where: Path | None, ids: tuple[int, ...], every: bool) -> None:
 @for_uplink
 @click.option("--dead", is_flag=True, help="Throw dead letters away: those of --id, or all.")
 @of_ids
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@without_asking
 def purge(
     where: Path | None, stream: str | None, uplink: str | None, dead: bool, ids: tuple[int, ...], yes: bool
 ) -> None:
@@ -155,20 +117,15 @@ def purge(
     if dead == bool(stream or uplink) or (ids and not dead):
         raise click.UsageError("say what: --stream or --uplink or both; or --dead, with --id for some of them")
     if not yes:
-        if not _is_terminal():
-            raise click.UsageError("nobody is there to be asked; say --yes")
-        told = work(where, lambda operator: operator.ask("outbox-status", {}))
-        click.confirm(_question(told, stream, uplink, ids), abort=True)
+        asking.confirm(
+            lambda: _question(asking.work(where, lambda one: one.ask("outbox-status", {})), stream, uplink, ids)
+        )
     if dead:
         arguments: dict[str, Any] = {"ids": ids} if ids else {"all": True}
-        answer = work(where, lambda operator: operator.ask("dead-purge", arguments))
+        answer = asking.work(where, lambda operator: operator.ask("dead-purge", arguments))
     else:
-        answer = work(where, lambda operator: operator.ask("outbox-purge", _selection(stream, uplink)))
-    _end(answer["purged"], "purged")
-
-
-def _is_terminal() -> bool:
-    return sys.stdin.isatty()
+        answer = asking.work(where, lambda operator: operator.ask("outbox-purge", _selection(stream, uplink)))
+    asking.end(answer["purged"], "purged")
 
 
 def _question(told: dict[str, Any], stream: str | None, uplink: str | None, ids: tuple[int, ...]) -> str:
@@ -185,24 +142,6 @@ def _question(told: dict[str, Any], stream: str | None, uplink: str | None, ids:
 
 def _selection(stream: str | None, uplink: str | None) -> dict[str, str]:
     return {name: value for name, value in (("stream", stream), ("uplink", uplink)) if value}
-
-
-def _end(n: int, what: str) -> None:
-    click.echo(f"{n} {what}")
-    if not n:
-        raise SystemExit(common.BAD_INPUT)
-
-
-async def _pages(
-    operator: Operator, verb: str, kind: str, wanted: dict[str, str], limit: int | None = None
-) -> AsyncIterator[list[dict[str, Any]]]:
-    after: int | None = 0
-    while after is not None and limit != 0:
-        asked = PAGE if limit is None else min(PAGE, limit)
-        answer = await operator.ask(verb, {**wanted, "limit": asked, "after": after})
-        yield answer[kind]
-        after = answer["next"]
-        limit = None if limit is None else limit - len(answer[kind])
 
 
 async def _export(operator: Operator, file: IO[bytes], wanted: dict[str, str]) -> tuple[int, list[dict[str, Any]]]:
@@ -224,7 +163,7 @@ async def _export(operator: Operator, file: IO[bytes], wanted: dict[str, str]) -
     columns = ("exporting", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=total)
-        async for page in _pages(operator, "outbox-peek", "items", wanted):
+        async for page in asking.pages(operator, "outbox-peek", "items", wanted):
             for row in page:
                 if row["position"] > told["position"]:
                     return n, unfit  # stored since it began: a gateway at work would never come to an end

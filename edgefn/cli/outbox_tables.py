@@ -51,26 +51,18 @@ def show_status(told: Mapping[str, Any]) -> None:
         out.print(f"{left_out} more streams with less")
     if told["dead"]:
         letters = "dead letter" if told["dead"] == 1 else "dead letters"
-        out.print(f"{told['dead']} {letters}; see edgefn outbox peek --dead")
+        out.print(f"{told['dead']} {letters}; see edgefn dead list")
 
 
 def show_items(rows: Iterable[Mapping[str, Any]]) -> None:
     table = new_table("stream", "*seq", "time", "priority", "*bytes", rest="data")
     for row in rows:
-        stream, seq = _stream_and_number(row["key"])
+        stream, seq = stream_and_number(row["key"])
         item = row.get("item")
         time = "" if item is None else to_iso(item["ts"])
         time += "?" if row["unsynced"] else ""  # the clock may have been wrong then
         data = row["error"] if item is None else json.dumps(item["data"], ensure_ascii=False)
         table.add_row(stream, seq, time, row["priority"], str(row["bytes"]), plain(data))
-    _print(console(), table, "")
-
-
-def show_letters(letters: Iterable[Mapping[str, Any]]) -> None:
-    table = new_table("*id", "stream", "*seq", "uplink", "refused at", "reason", rest="detail")
-    for one in letters:
-        stream, seq = _stream_and_number(one["key"])
-        table.add_row(str(one["id"]), stream, seq, one["uplink"], one["at"], plain(one["reason"]), plain(one["detail"]))
     _print(console(), table, "")
 
 
@@ -105,7 +97,7 @@ def _state(state: str) -> Text:
     return Text(state, style=colour.get(state, ""))
 
 
-def _stream_and_number(key: str) -> tuple[str, str]:
+def stream_and_number(key: str) -> tuple[str, str]:
     """Of <gateway>/<epoch>/<stream>/<number>; a stream has levels of its own."""
     stream, number = key.split("/", 2)[2].rsplit("/", 1)
     return stream, number

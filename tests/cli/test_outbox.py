@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import os
 import tempfile
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefn.cli import remote
+from edgefn.cli import asking, remote
 from edgefn.store import Commit, NewItem, Refused
 from tests.cli.helpers import edgefn
 from tests.store.helpers import a_store, item
@@ -54,7 +53,7 @@ def test_the_status_is_a_table_or_json(folder: Path):
     assert "no gateway runs on it" in result.output
     for row in ("cloud stopped 2 14 B", "archive stopped 3 21 B", "alert/spike high 1 7 B", "summary/minute normal 2"):
         assert row in " ".join(result.output.split()), result.output
-    assert "1 dead letter; see edgefn outbox peek --dead" in result.output
+    assert "1 dead letter; see edgefn dead list" in result.output
     assert "\x1b" not in result.output
     told = json.loads(edgefn("outbox", "status", folder, "--json").stdout)
     assert (told["running"], told["dead"], told["uplinks"]["archive"]["rows"]) == (False, 1, 3)
@@ -131,10 +130,9 @@ def test_a_purge_asks_says_how_much_it_was_and_is_counted(folder: Path):
 
 def test_on_a_terminal_a_purge_waits_for_a_yes(folder: Path, monkeypatch: pytest.MonkeyPatch):
     fill(folder, item("a"), item("b"))
-    outbox = importlib.import_module("edgefn.cli.outbox")
     asked: list[str] = []
-    monkeypatch.setattr(outbox, "_is_terminal", lambda: True)
-    monkeypatch.setattr(outbox.click, "confirm", lambda question, abort: asked.append(question))
+    monkeypatch.setattr(asking, "is_terminal", lambda: True)
+    monkeypatch.setattr(asking.click, "confirm", lambda question, abort: asked.append(question))
     for selection in (("--stream", "a", "--uplink", "cloud"), ("--uplink", "archive"), ("--stream", "b")):
         assert edgefn("outbox", "purge", folder, *selection).exit_code == 0
     assert asked == [
