@@ -57,7 +57,7 @@ def _plain(value: Any) -> Any:
         return str(value)
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"a {type(value).__name__} is no plain value")
+    raise TypeError(f"{type(value).__name__} is no plain value")
 
 
 def to_payload(value: Any, what: str) -> bytes:

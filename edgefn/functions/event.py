@@ -77,9 +77,13 @@ class Event:
             return self.payload
 
     @cached_property
+    def told_ts(self) -> int | None:
+        """The payload's own time; None where it has none that is certain."""
+        return to_ns(self.data.get("ts")) if isinstance(self.data, dict) else None
+
+    @property
     def ts(self) -> int:
-        told = to_ns(self.data.get("ts")) if isinstance(self.data, dict) else None
-        return self._arrival if told is None else told
+        return self._arrival if self.told_ts is None else self.told_ts
 
     def __getitem__(self, field: str) -> Any:
         fields = self._fields()

@@ -53,7 +53,8 @@ class Invocation:
     payload: bytes
     key: str = ""
     captures: dict[str, str] = field(default_factory=dict)
-    ts: int = 0  # ns since the epoch
+    ts: int = 0  # ns since the epoch: when it came, and once it is done, its own time where it has one
+    own_clock: bool = True  # `ts` is gateway time
     durable: bool = False
     retained: bool = False
     attempt: int = 1

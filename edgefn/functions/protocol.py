@@ -107,6 +107,7 @@ class Outcome(msgspec.Struct, tag="outcome", frozen=True):
     error: str = ""
     traceback: str = ""
     value: bytes | None = None  # what the function returned, as JSON
+    ts: int | None = None  # the event's own time, where it has one
     forwards: list[Forward] = []
     invokes: list[Invoke] = []
     state: dict[str, bytes | None] = {}  # what changed; None: deleted

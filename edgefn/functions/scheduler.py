@@ -62,6 +62,7 @@ class Scheduler:
         self.journal = Journal(self._memory, clock.monotonic)
         self.pool = Pool(workers, metrics, gateway=gateway, secrets=secrets, heard=self._heard, ended=self._ended)
         self._outlet = outlet
+        self._drivers = f"edgefn/{gateway}/event/"  # topics of edgefn's own drivers, which stamp by gateway time
         self._clock = clock
         self._metrics = metrics
         self._order: deque[Lane] = deque()  # who is next where workers are few
@@ -308,6 +309,8 @@ class Scheduler:
     def _done(self, lane: Lane, deployment: Deployment, running: Running, outcome: Outcome) -> None:
         invocation = running.invocation
         lane.release(invocation)
+        if outcome.ts is not None:
+            invocation.ts, invocation.own_clock = outcome.ts, invocation.topic.startswith(self._drivers)
         items = [self._outlet.forwarded(deployment, invocation, one) for one in outcome.forwards]
         if outcome.value is not None:
             items += self._outlet.returned(deployment, invocation, outcome.value)

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
 from edgefn.functions import protocol
 from edgefn.functions.context import Context, State, UnfitError, to_json
 from edgefn.functions.event import Event
@@ -171,8 +173,15 @@ class Worker:
         if context.state.changes:
             kept = {**self._states.get(call.name, {}), **context.state.changes}
             self._states[call.name] = {name: raw for name, raw in kept.items() if raw is not None}
+        rows = data is not None or context.forwards
         outcome = Outcome(
-            call.id, "done", value=data, forwards=context.forwards, invokes=context.invokes, state=context.state.changes
+            call.id,
+            "done",
+            value=data,
+            ts=context.event.told_ts if rows else None,
+            forwards=context.forwards,
+            invokes=context.invokes,
+            state=context.state.changes,
         )
         if len(protocol.encode(outcome)) > protocol.MAX_FRAME - 1000:
             raise UnfitError("what it returned and forwarded is too large together; 8 MB are allowed")
@@ -181,11 +190,13 @@ class Worker:
     def _finish(self, outcome: Outcome, started: int, cpu: int) -> Outcome:
         for printed in self._printed:
             printed.finish()
-        return Outcome(
-            outcome.id, outcome.result, outcome.error, outcome.traceback, outcome.value, outcome.forwards,
-            outcome.invokes, outcome.state, time.perf_counter_ns() - started, time.process_time_ns() - cpu,
-            max(0, resident() - self._base), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
-        )  # fmt: skip
+        return msgspec.structs.replace(
+            outcome,
+            wall=time.perf_counter_ns() - started,
+            cpu=time.process_time_ns() - cpu,
+            memory=max(0, resident() - self._base),
+            peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+        )
 
 
 def resident() -> int:

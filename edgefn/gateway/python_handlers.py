@@ -175,7 +175,7 @@ class PythonHandlers:
         payload = self._row(manifest.name, key, invocation.ts, value)
         for target in options.to:
             if target == "uplink":
-                items.append(self._item(manifest, payload, invocation.ts))
+                items.append(self._item(manifest, payload, invocation.ts, invocation.own_clock))
             else:
                 topic = self._topics.summary(manifest.name, key) if target == "local" else target
                 self._publisher.add([Publication(topic, payload, options.qos, False)])
@@ -185,14 +185,15 @@ class PythonHandlers:
         manifest = deployment.manifest
         key = forward.key if forward.key is not None else invocation.key
         ts = forward.ts if forward.ts is not None else invocation.ts
-        return self._item(manifest, self._row(manifest.name, key, ts, forward.values), ts)
+        own_clock = invocation.own_clock and forward.ts is None
+        return self._item(manifest, self._row(manifest.name, key, ts, forward.values), ts, own_clock)
 
     def _row(self, name: str, key: str, ts: int, value: bytes) -> bytes:
         """As the rows of compiled handlers: `values` is an object; a single value is called `value`."""
         values = msgspec.Raw(value) if value[:1] == b"{" else {"value": msgspec.Raw(value)}
         return to_json({"ts": to_iso(ts), "handler": name, "key": key, "values": values})
 
-    def _item(self, manifest: FunctionManifest, payload: bytes, ts: int) -> NewItem:
+    def _item(self, manifest: FunctionManifest, payload: bytes, ts: int, own_clock: bool) -> NewItem:
         options = manifest.options
         return NewItem(
             f"summary/{manifest.name}",
@@ -200,6 +201,7 @@ class PythonHandlers:
             ts,
             options.priority,
             ttl=options.ttl,
+            own_clock=own_clock,
             policy=StreamPolicy(options.quota, options.on_full),
         )
 

@@ -16,7 +16,8 @@ from edgefn.errors import StoreError
 from edgefn.gateway.timekeeping import CHECKPOINT, NOISE, Timekeeper
 from edgefn.metrics import Metrics
 from edgefn.store import Era
-from edgefn.testing import START, ManualClock
+from edgefn.testing import ManualClock
+from edgefn.trial.clock import START
 
 HOUR = 3600 * NS
 YEAR_1970, YEAR_2106 = 12 * NS, (1 << 32) * NS

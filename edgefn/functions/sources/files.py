@@ -144,7 +144,9 @@ class Files:
         if seen.trouble:
             folder.due = min(folder.due, now + MISSING)
             functions = ", ".join(sorted(folder.patterns))
-            self._tell(folder, "trouble", f"{functions}: {seen.trouble}; {CURE}")
+            # One that is not there yet is nobody's fault: a handler that ships has such a folder.
+            level = logging.INFO if seen.is_missing else logging.WARNING
+            self._tell(folder, "trouble", f"{functions}: {seen.trouble}; {CURE}", level)
             return
         folder.told.discard("trouble")
         if seen.links:
@@ -192,10 +194,10 @@ class Files:
         folder = self._folders.get(file.folder)
         return folder is not None and any(folders.fits(file.name, one) for one in folder.patterns.get(function, ()))
 
-    def _tell(self, folder: _Folder, what: str, message: str) -> None:
+    def _tell(self, folder: _Folder, what: str, message: str, level: int = logging.WARNING) -> None:
         if what not in folder.told:
             folder.told.add(what)
-            log.warning("%s, which is watched for %s", folder.path, message)
+            log.log(level, "%s, which is watched for %s", folder.path, message)
 
     # What is handed over
 

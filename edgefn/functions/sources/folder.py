@@ -43,6 +43,7 @@ class Seen:
     files: tuple[Found, ...] = ()
     is_whole: bool = True  # all files, not only some by name
     trouble: str = ""  # why nothing can be seen
+    is_missing: bool = False  # because the folder is not there
     links: int = 0
     nameless: int = 0
     inode: tuple[int, int] = (0, 0)  # of the folder: another one of the same name has to be watched anew
@@ -64,7 +65,9 @@ def look(folder: str, patterns: Collection[str], names: Collection[str] | None =
         inode = status.st_dev, status.st_ino
         entries = list(_all(folder, patterns) if names is None else _some(folder, patterns, names))
     except OSError as error:
-        return Seen(folder, trouble=(error.strerror or str(error)).lower())
+        return Seen(
+            folder, trouble=(error.strerror or str(error)).lower(), is_missing=isinstance(error, FileNotFoundError)
+        )
     files, links, nameless = [], 0, 0
     for name, status in entries:
         if stat.S_ISLNK(status.st_mode):
@@ -75,7 +78,7 @@ def look(folder: str, patterns: Collection[str], names: Collection[str] | None =
             nameless += 1
         else:
             files.append(_found(folder, name, status))
-    return Seen(folder, tuple(files), names is None, "", links, nameless, inode)
+    return Seen(folder, tuple(files), names is None, links=links, nameless=nameless, inode=inode)
 
 
 def again(file: Found) -> Found | None:
