@@ -413,17 +413,26 @@ async def test_what_a_file_does_when_it_is_imported_stays_there(
     monkeypatch.setattr(loading, "LOAD_TIMEOUT", 3.0)
     monkeypatch.setattr(loading, "LOAD_TIMEOUT_EACH", 0.0)
     monkeypatch.setattr(loading, "MAX_LINE", 100_000)
-    file = tmp_path / "json.py"  # nobody's json
+    file = tmp_path / "harms.py"
     file.write_text(source + SLOW)
+    one = Loader(tmp_path / "cache")
+    one._is_warm = True
+    manifest = await one.load(file, loading._nobody)
+    assert manifest.ok != bool(why), manifest
+    assert why in " ".join(str(finding) for finding in manifest.findings)
+
+
+@pytest.mark.parametrize("name", ["json.py", "inspect.py", "msgspec.py"])
+async def test_a_file_named_like_a_module_is_nobody_s_module(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / name
+    file.write_text("import json\nassert json.dumps([1]) == '[1]'\n" + SLOW)
     monkeypatch.chdir(tmp_path)
     one = Loader(tmp_path / "cache")
     one._is_warm = True
-
-    async def told(progress: Progress) -> None: ...
-
-    manifest = await one.load(file, told)
-    assert manifest.ok != bool(why), manifest
-    assert why in " ".join(str(finding) for finding in manifest.findings)
+    manifest = await one.load(file, loading._nobody)
+    assert [function.name for function in manifest.functions] == ["light"], manifest
 
 
 async def test_what_a_file_has_started_ends_with_its_loader(tmp_path: Path):
