@@ -88,6 +88,10 @@ class FunctionManifest(msgspec.Struct, frozen=True):
     doc: str = ""
 
     @property
+    def kind(self) -> Literal["python"]:
+        return "python"
+
+    @property
     def stream(self) -> str | None:
         """What the values that it returns are called on their way to the cloud; None where they stay here."""
         return f"summary/{self.name}" if "uplink" in self.options.to else None

@@ -56,7 +56,7 @@ def check(where: Path | None, as_json: bool) -> None:
             manifests = loading.check(folder, cache_folder(), lambda what: status.update(f"compiling {what}"))
         for one in manifests:
             findings += [str(finding) for finding in one.findings]
-            handlers += [{"file": one.file, "name": handler.name, "kind": handler.kind} for handler in one.handlers]
+            handlers += [{"file": one.file, "name": handler.name, "kind": handler.kind} for handler in one.everything]
         findings += [str(finding) for finding in manifest.conflicts(manifests)]
         if settings is not None:
             idle = (*_idle_patterns(settings.uplink, manifests), *streams.idle_tables(manifests, settings.stream))
@@ -78,7 +78,7 @@ def check(where: Path | None, as_json: bool) -> None:
 def _idle_patterns(uplinks: Iterable[UplinkSettings], manifests: Iterable[Manifest]) -> Iterator[str]:
     from edgefn.uplink import idle_patterns, split_options
 
-    streams = [handler.stream for one in manifests for handler in one.handlers if handler.stream]
+    streams = [handler.stream for one in manifests for handler in one.everything if handler.stream]
     for entry in uplinks:
         with suppress(EdgefnError):  # told with everything else that is wrong in the settings
             for pattern in idle_patterns(split_options(entry.name, entry.options)[0].streams, streams):

@@ -66,7 +66,7 @@ class DriverProcess:
         while not self._stopping:
             started = time.monotonic()
             self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "edgefn.drivers", str(self._clock_fd),
+                sys.executable, "-P", "-m", "edgefn.drivers", str(self._clock_fd),
                 pass_fds=(self._clock_fd,), stdin=asyncio.subprocess.PIPE,
             )  # fmt: skip
             assert process.stdin is not None

@@ -123,7 +123,7 @@ class EngineHost:
         arguments = (str(theirs.fileno()), str(watch.fd), str(self._memory >> 20), str(self._clock_fd))
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "edgefn.engine", *arguments,
+                sys.executable, "-P", "-m", "edgefn.engine", *arguments,
                 pass_fds=(theirs.fileno(), watch.fd, self._clock_fd), stdin=asyncio.subprocess.DEVNULL, env=environment,
                 preexec_fn=_die_with_gateway,
             )  # fmt: skip

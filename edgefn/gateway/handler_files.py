@@ -236,7 +236,8 @@ class HandlerFiles:
 
     async def _activate(self, file: HandlerFile, latest: Manifest, text: Text) -> bool:
         is_new = file.active is None or file.active.version != latest.version
-        stem, names = file.path.stem, {one.name: _kind(one) for one in latest.everything}
+        stem = file.path.stem
+        names: dict[str, str] = {one.name: one.kind for one in latest.everything}
         kept = Kept(latest.version, text.content, names)
         try:
             await asyncio.to_thread(self.versions.keep, stem, kept, text.data, is_of_file=not text.is_rolled_back)
@@ -352,10 +353,6 @@ class HandlerFiles:
 
     def states(self) -> dict[str, Any]:
         return self._told
-
-
-def _kind(handler: HandlerManifest | FunctionManifest) -> str:
-    return handler.kind if isinstance(handler, HandlerManifest) else "python"
 
 
 def _names(file: Manifest) -> set[str]:

@@ -39,7 +39,7 @@ def convert(lines: Path, target: Path) -> None:
     """Writes `target`, synced to the disk, and blocks until then. Raises ConversionError; `target` may be there in part."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "edgefn.sinks.parquet", str(lines), str(target)],
+            [sys.executable, "-P", "-m", "edgefn.sinks.parquet", str(lines), str(target)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

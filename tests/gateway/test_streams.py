@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from edgefn.config import Duration, OnFull, Size, StreamSettings
 from edgefn.gateway.streams import idle_tables, overridden
-from edgefn.manifest import HandlerManifest, Manifest
+from edgefn.manifest import FunctionManifest, HandlerManifest, Manifest
 from edgefn.options import Options
+from edgefn.triggers import Policy
 from edgefn.windows import Window, count, tumbling
 
 
@@ -43,3 +46,13 @@ def test_a_table_without_effect_is_told() -> None:
     counting = Manifest("counts.py", handlers=(handler("five", window=count(5)),))
     [said] = idle_tables([counting], [thin])
     assert "rows of summary/five cannot be merged" in said
+
+
+def test_tables_hold_for_python_handlers_too() -> None:
+    report = FunctionManifest("report", "report", (), Options(("uplink",)), Policy(), 1, False, 1)
+    file = Manifest("report.py", functions=(report, msgspec.structs.replace(report, name="own", options=Options(()))))
+    settings = [StreamSettings("summary/*", priority="high", on_full=OnFull(("thin", "reject")))]
+    told = overridden(file, settings).functions
+    assert [one.options.priority for one in told] == [2, 1], "only what goes to the cloud has a stream"
+    [said] = idle_tables([file], settings)
+    assert "rows of summary/report cannot be merged" in said

@@ -26,7 +26,7 @@ def light(value: int) -> str:
 
 async def handlers(gateway: Device, verb: str, *more: object) -> Any:
     result = await asyncio.to_thread(edgefn, "handlers", verb, *more, gateway.folder, "--json")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, f"{result.output}\n{gateway.log}"
     return json.loads(result.stdout)
 
 
@@ -81,7 +81,7 @@ async def test_a_file_s_life_from_its_first_byte_to_its_last(tmp_path: Path, loc
         await gateway.start()
         told = await gateway.local.until(TOPIC, lambda state: state["state"] == "paused", after=seen)
         assert told["rolled_back"]
-        await gateway.connected()
+        await gateway.local.until(f"edgefn/{GATEWAY}/status", lambda status: status == b"online", after=seen)
         await handlers(gateway, "resume", "light")
         assert await values(gateway) == 1
 
