@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import resource
 import sys
 import time
 import traceback
@@ -32,6 +33,7 @@ from edgefn.manifest import FunctionManifest, HandlerManifest, Manifest, Progres
 from edgefn.triggers import FunctionSpec
 
 MAX_SOURCE = 1 << 20
+MAX_MEMORY = 1 << 30  # bytes of data that loading may take; compiling two handlers takes 144 MB
 Tell = Callable[[Progress], None]
 COMPILED = ("engine/codegen.py", "engine/compiled.py", "kernels")
 
@@ -291,6 +293,8 @@ def main(arguments: list[str]) -> int:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.nice(5)
+    # The kernel would otherwise look for somebody to kill, and may find the gateway.
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
 
     def say(what: Progress | Manifest) -> None:
         out.write(msgspec.json.encode(what) + b"\n")

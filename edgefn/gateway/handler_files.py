@@ -123,6 +123,8 @@ class HandlerFiles:
             # Where the kernel cannot say who writes a file, and the clock was not set yet, all of them are looked at twice.
             await asyncio.sleep(LOOK_AGAIN)
             await self.take_unsettled()
+        for name in self.versions.names() - self._told.keys():
+            await self._tell(name, None)  # it went while the gateway was off, and the broker may still say what it was
         self.versions.prune({path.stem for path in file_checks.handler_files(self.folder)})
 
     async def watch(self) -> None:

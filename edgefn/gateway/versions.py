@@ -132,15 +132,28 @@ class Versions:
         except OSError as error:
             log.error("%s.py: that a rollback is over cannot be noted: %s", stem, error)
 
+    def names(self) -> set[str]:
+        """Of all handlers in versions that are kept, also of files that have gone."""
+        stems = [path.name for path in self._folders()]
+        return {name for stem in stems for one in self._index(stem).kept for name in one.handlers}
+
     def prune(self, there: set[str]) -> None:
         """Gives up versions of files that have gone, but for the newest few."""
-        if self._folder is None or not self._folder.is_dir():
-            return
-        gone = [path for path in self._folder.iterdir() if path.name not in there]
-        gone.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        gone = [path for path in self._folders() if path.name not in there]
         for path in gone[ORPHANS:]:
             shutil.rmtree(path, ignore_errors=True)
             self._indexes.pop(path.name, None)
+
+    def _folders(self) -> list[Path]:
+        """The newest first."""
+        try:
+            found = [(path.stat().st_mtime, path) for path in self._folder.iterdir()] if self._folder else []
+        except FileNotFoundError:
+            return []  # nothing was kept yet
+        except OSError as error:
+            log.error("%s: which versions are kept cannot be read: %s", self._folder, error.strerror)
+            return []
+        return [path for _, path in sorted(found, reverse=True)]
 
     def _path(self, stem: str, version: str) -> Path:
         assert self._folder is not None

@@ -315,6 +315,19 @@ async def test_a_disk_that_takes_nothing_costs_the_memory_only(
     assert not list(gateway.state.rglob("*.part"))
 
 
+async def test_what_went_while_the_gateway_was_off_is_cleared_and_its_versions_are_bounded(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+):
+    for n in range(4):
+        await gateway.put(f"f{n}.py", f"light{n}")
+    for n in range(3):
+        gateway.file(f"f{n}.py").unlink()
+    monkeypatch.setattr("edgefn.gateway.versions.ORPHANS", 2)
+    await gateway.restart()
+    assert {name for name, state in gateway.told.items() if state is None} == {"light0", "light1", "light2", "f3"}
+    assert sorted(path.name for path in (gateway.state / "versions").iterdir()) == ["f1", "f2", "f3"]
+
+
 async def test_two_files_that_define_one_name_are_told_by_both_names(gateway: Gateway):
     await gateway.put("a.py")
     await gateway.put("b.py", value=2)
@@ -402,6 +415,7 @@ SLOW = "\nfrom edgefn import on\n@on('door')\ndef light(event):\n    return None
         ("import subprocess\nsubprocess.Popen(['sleep', '1000'])\nwhile True: pass\n", "it did not load within 3 s"),
         ("while True: print('x' * 1000)\n", "it printed more than 4 MB"),
         ("import os\nwhile True: os.write(3, b'x' * 1000); os.write(4, b'x' * 1000)\n", "between loader and gateway"),
+        ("x = bytearray(4 << 30)\n", "MemoryError"),
         ("import os\nos.close(0); os.close(1); os.close(2)\n", ""),
         ("import os\nos.closerange(3, 100)\n", "before it was through"),
         ("import os\nos.write(1, b'fd one')\n", ""),
