@@ -33,7 +33,8 @@ from edgefn.manifest import FunctionManifest, HandlerManifest, Manifest, Progres
 from edgefn.triggers import FunctionSpec
 
 MAX_SOURCE = 1 << 20
-MAX_MEMORY = 1 << 30  # bytes of data that loading may take; compiling two handlers takes 144 MB
+# Bytes of data that loading may take, and for each handler more: 144 MB are taken for two, 331 MB for sixty.
+MAX_MEMORY, MAX_MEMORY_EACH = 768 << 20, 6 << 20
 Tell = Callable[[Progress], None]
 COMPILED = ("engine/codegen.py", "engine/compiled.py", "kernels")
 
@@ -287,6 +288,14 @@ def _self_test(module: ModuleType, handlers: list[Handler]) -> None:
         loop(0, i32, i64, i32, i64, columns, i64, 0, state, *outputs, counts)
 
 
+def _roughly_handlers(file: Path) -> int:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_SOURCE).count(b"\n@")
+    except OSError:
+        return 0  # which is told when it is loaded
+
+
 def main(arguments: list[str]) -> int:
     cache, file = Path(arguments[1]), Path(arguments[2])
     # What the author's file prints must not get between the manifest and its reader.
@@ -294,7 +303,8 @@ def main(arguments: list[str]) -> int:
     os.dup2(2, 1)
     os.nice(5)
     # The kernel would otherwise look for somebody to kill, and may find the gateway.
-    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
+    memory = MAX_MEMORY + MAX_MEMORY_EACH * _roughly_handlers(file)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
     def say(what: Progress | Manifest) -> None:
         out.write(msgspec.json.encode(what) + b"\n")
