@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgefn.engine import payload_kernels
+from edgefn.engine import mark_kernels, payload_kernels
 from edgefn.engine.decode import MAX_SKEW, fields_of
 from edgefn.engine.deliveries import Deliveries
 from edgefn.engine.forwarding import OF_DRIVER, Forwarding
 from edgefn.engine.frames import FLAGS, HASH, PACKET_ID, PAYLOAD, PAYLOAD_LENGTH, TOPIC, TOPIC_LENGTH
+from edgefn.engine.number_kernels import UNCERTAIN
 from edgefn.engine.plan import Plan
 from edgefn.engine.sequences import Sequences, belongs
 from edgefn.engine.session import Arrived
@@ -92,6 +93,8 @@ class Ingest:
         self._sample = sample
         self._forwarding = forwarding or Forwarding(metrics)
         self._status = np.zeros(3, np.int64)
+        self._marked = np.zeros(0, np.int64)  # by message: its row in `_marks`
+        self._marks = np.zeros((0, mark_kernels.WORDS), np.int64)
         self._forget()
 
     def _forget(self) -> None:
@@ -113,11 +116,12 @@ class Ingest:
         topics = self._number(arrived)
         flags = rows[:, FLAGS]
         at, n = 0, len(rows)
+        unclear = self._read_marks(arrived, topics, flags, now) if n > FEW else topics
         evicted = -1
         while at < n:
             if evicted != (evicted := self._evicted()):
                 # A key that gave way is another's now. Where that happens all the time, runs are not worth looking for.
-                odd = np.flatnonzero(self._odd(topics[at:], flags[at:])) + at if n > FEW else np.arange(n)
+                odd = np.flatnonzero(self._odd(topics[at:], flags[at:], unclear[at:])) + at if n > FEW else np.arange(n)
                 if 4 * odd.size > n - at:
                     odd = np.arange(at, n)
                 nth = 0
@@ -168,15 +172,41 @@ class Ingest:
                 self._alone[number] |= not feed.compiled
         return number
 
-    def _odd(self, topics: npt.NDArray[np.int32], flags: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _odd(self, topics: Any, flags: Any, unclear: Any) -> npt.NDArray[np.bool_]:
         """Which messages cannot go in a run."""
         odd: npt.NDArray[np.bool_] = flags & (RETAIN | DUP) != 0
-        odd |= self._alone[topics] | self._of_drivers[topics]
+        odd |= self._alone[topics] | unclear
         for feed in self._feeds:
             odd |= feed.key(topics) == UNNUMBERED
         return odd
 
+    def _read_marks(self, arrived: Arrived, topics: Any, flags: Any, now: int) -> npt.NDArray[np.bool_]:
+        """Keeps the marks of drivers' events for `_new`; returns which of them have to go one by one."""
+        own: npt.NDArray[np.bool_] = self._of_drivers[topics]
+        if not own.any():
+            return own
+        if not self._timeline.has_settled(now):
+            return own
+        which = np.flatnonzero(own & (flags & QOS != 0) & self._wanted[topics])
+        self._marked = np.full(len(topics), -1)
+        self._marked[which] = np.arange(which.size)
+        self._marks = np.zeros((which.size, mark_kernels.WORDS), np.int64)
+        mark_kernels.read_marks(arrived.bytes, arrived.rows, which, self._marks)
+        unclear = np.zeros(len(topics), np.bool_)
+        unclear[which] = self._marks[:, mark_kernels.HAS] == UNCERTAIN
+        return unclear
+
     # Many at a time
+
+    def _new(self, arrived: Arrived, picked: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of these durable events of drivers come for the first time."""
+        new = np.ones(picked.size, np.bool_)
+        data = arrived.bytes
+        for i, (has, at, length, seq, floor) in enumerate(self._marks[self._marked[picked]].tolist()):
+            if has & 3 == 3:
+                src = data[at : at + length].tobytes().decode()
+                new[i] = not belongs(src, seq, floor) or self._sequences.take(src, seq, floor)
+        return new
 
     def _take_run(
         self, arrived: Arrived, start: int, stop: int, topics: Any, deliveries: Deliveries, commit: int, arrival: int
@@ -188,20 +218,29 @@ class Ingest:
         wanted = int(np.count_nonzero(self._wanted[topics]))
         if wanted < len(rows):
             self._metrics.count("events.unrouted", len(rows) - wanted)
+        own = self._of_drivers[topics]
+        again = np.zeros(len(rows), np.bool_)
+        if own.any() and (numbered := np.flatnonzero(own & durable & self._wanted[topics])).size:
+            again[numbered] = ~self._new(arrived, numbered + start)
+            self._metrics.count("events.duplicate", int(np.count_nonzero(again)))
         failed: set[int] = set()
         samples = 0
         for feed in self._feeds:
             keys = feed.keys[topics]
-            picked = np.flatnonzero(keys >= 0)
+            picked = np.flatnonzero((keys >= 0) & ~again)
             if not picked.size:
                 continue
-            samples += self._decode(arrived, feed, picked + start, keys[picked].astype(np.int64), arrival, failed)
+            samples += self._decode(
+                arrived, feed, picked + start, keys[picked].astype(np.int64), own[picked], arrival, failed
+            )
             if durable.any() and durable[picked].any():
                 self._plan.urgent.add(feed.source.name)
         self._metrics.count("events.in", wanted)
         self._metrics.count("events.samples", samples)
 
-    def _decode(self, arrived: Arrived, feed: _Feed, picked: Any, keys: Any, arrival: int, failed: set[int]) -> int:
+    def _decode(
+        self, arrived: Arrived, feed: _Feed, picked: Any, keys: Any, own: Any, arrival: int, failed: set[int]
+    ) -> int:
         """Decodes messages into the table of one source; returns the number of rows."""
         source, table, status = feed.source, feed.source.table, self._status
         by_gateway = np.zeros(picked.size, np.uint8)
@@ -216,7 +255,7 @@ class Ingest:
             at, written = int(status[payload_kernels.STOPPED]), int(status[payload_kernels.WRITTEN])
             table.n += written
             rows += written
-            source.keys.note_clocks(keys[first:at], by_gateway[first:at])
+            source.keys.note_clocks(keys[first:at], by_gateway[first:at] | own[first:at])
             if table.latest and written:
                 self._plan.latest.fill(table, written)
             if table.n >= ENOUGH:
@@ -228,7 +267,8 @@ class Ingest:
                 continue
             i = int(picked[at])
             try:
-                rows += self._plan.add(source, source.keys.labels[keys[at]], fields_of(_payload(arrived, i)), arrival)
+                fields = fields_of(_payload(arrived, i))
+                rows += self._plan.add(source, source.keys.labels[keys[at]], fields, arrival, by_gateway=bool(own[at]))
             except PayloadError as error:
                 if i not in failed:
                     self._fail(arrived, i, error)

@@ -96,7 +96,7 @@ def literal(data: Any, at: int, end: int) -> int:
 
 
 @inlined
-def _skip_key(data: Any, at: int, end: int) -> Any:
+def skip_key(data: Any, at: int, end: int) -> Any:
     """After the key at `at` and its colon, at the value."""
     if at >= end or data[at] != 34:
         return UNCERTAIN
@@ -131,7 +131,7 @@ def skip_value(data: Any, at: int, end: int, number: Any, value: Any) -> int:
             if data[at] != byte + 2:  # not closed at once: its first member
                 if byte == 91:
                     continue
-                at = _skip_key(data, at, end)
+                at = skip_key(data, at, end)
                 if at == UNCERTAIN:
                     return UNCERTAIN
                 continue
@@ -154,7 +154,7 @@ def skip_value(data: Any, at: int, end: int, number: Any, value: Any) -> int:
             if data[at] == 44:
                 at = skip_space(data, at + 1, end)
                 if in_object:
-                    at = _skip_key(data, at, end)
+                    at = skip_key(data, at, end)
                     if at == UNCERTAIN:
                         return UNCERTAIN
                 break

@@ -44,7 +44,7 @@ RESERVED = (b"ts", b"dt")
 UNITS = ("auto", "s", "ms", "us", "ns")
 ARRIVAL = -1
 
-MAX_KEYS, MAX_ARRAY = events.MAX_FIELDS, events.MAX_ARRAY
+MAX_KEYS, MAX_ARRAY, MAX_PAYLOAD = events.MAX_FIELDS, events.MAX_ARRAY, events.MAX_PAYLOAD
 MAX_LENGTH = 366 * 86400 * 10**9  # ns between the first and the last sample of a batch event
 
 _bytes, _ints, _floats = types.uint8[::1], types.int64[::1], types.float64[::1]
@@ -92,7 +92,7 @@ def decode(
         at: Any = rows[picked[i], PAYLOAD]
         end = at + rows[picked[i], PAYLOAD_LENGTH]
         at = skip_space(data, at, end)
-        if at >= end:
+        if at >= end or rows[picked[i], PAYLOAD_LENGTH] > MAX_PAYLOAD:
             break
         has, lists, doubtful, seen, when, length = (
             np.int64(0), np.int64(0), np.int64(0), np.int64(0), arrival, np.int64(-1),

@@ -83,6 +83,10 @@ class Timeline:
         self._last = max(self._last, time.monotonic_ns() + self.offset)
         return self._last
 
+    def has_settled(self, now: int) -> bool:
+        """Whether `put_right` has nothing to do any more."""
+        return now >= self._settled_at
+
     def put_right(self, fields: dict[str, Any], now: int) -> None:
         """Moves the time of an event of edgefn's own drivers that was stamped before the last step and came after it.
 

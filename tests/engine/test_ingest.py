@@ -59,6 +59,7 @@ class Rig:
     def __init__(self, manifest: Manifest, keys: int | None = None) -> None:
         self.metrics = Metrics()
         self.ran: list[int] = []
+        self.sequences = Sequences(self.metrics)
         self.plan = Plan([manifest], self.metrics)
         if keys is not None:
             for source in self.plan.sources.values():
@@ -68,7 +69,7 @@ class Rig:
         self.ingest = Ingest(
             self.plan,
             self.metrics,
-            Sequences(self.metrics),
+            self.sequences,
             Standing(Clock()),
             b"m/driver/",
             lambda topic, error, sample: self.failed.append((topic, error.reason, sample)),
@@ -117,13 +118,30 @@ PAYLOADS = [
     b"\x82\xa1a\xc7\x09\x01f" + bytes(8) + b"\xa1b\x07", b"\x81\xa1a\xa1x", b'{"a":[1,2],"b":[1]}',
 ]  # fmt: skip
 FLAGS = [0, 0, 0, 1, 2, 2, 10]
+MARKS = [
+    b'{"a":1,"src":"d","seq":%d}', b'{"src":"e","seq":%d,"seq_floor":2,"a":2}', b'{"a":3,"seq":%d,"src":"d"}',
+    b'{"a":4,"seq":%d}',
+    b'{"seq":%d.5,"src":"d","a":5}', b'{"src":"d","seq":-%d}', b'{"src":"d\xc3\xbc","seq":%d,"a":7}',
+    b'{"src":"d","seq":%d,"seq":2}',
+    b'{"src":"\\n","seq":%d}', b'{"src":"d","seq":%d} x', b'{"src":7,"seq":%d}', b'{"src":"","seq":%d}',
+    b'{"a":[1],"b":[],"src":"d","seq":%d}',
+    b'{"src":"' + b"d" * 65 + b'","seq":%d}', b'{"src":"d","seq":%d00000000000000}',
+]  # fmt: skip
+OF_DRIVERS = st.tuples(
+    st.sampled_from([b"m/driver/x", b"m/driver/y"]),
+    st.builds(lambda form, seq: form % seq, st.sampled_from(MARKS[:3] * 5 + MARKS), st.integers(0, 12)),
+    st.sampled_from([2, 2, 2, 2, 0]),
+)
 ANY = st.tuples(st.sampled_from(TOPICS), st.sampled_from(PAYLOADS), st.sampled_from(FLAGS))
 PLAIN = st.tuples(st.sampled_from(TOPICS[:4]), st.sampled_from(PAYLOADS[:6] + PAYLOADS[13:15]), st.sampled_from([0, 2]))
 MESSAGES = st.lists(st.one_of(PLAIN, PLAIN, PLAIN, PLAIN, PLAIN, ANY), max_size=60)
 
 
-@given(batches=st.lists(MESSAGES, max_size=3), keys=st.sampled_from([1, 2, 100]))
-@settings(max_examples=150, deadline=None)
+@given(
+    batches=st.lists(st.one_of(MESSAGES, st.lists(st.one_of(OF_DRIVERS, OF_DRIVERS, PLAIN), max_size=60)), max_size=3),
+    keys=st.sampled_from([1, 2, 100]),
+)
+@settings(max_examples=250, deadline=None)
 def test_runs_and_single_messages_come_to_the_same(
     manifest: Manifest, batches: list[list[tuple[bytes, bytes, int]]], keys: int
 ) -> None:
@@ -141,6 +159,7 @@ def test_runs_and_single_messages_come_to_the_same(
     assert whole.metrics.counters == single.metrics.counters
     assert whole.failed == single.failed
     assert whole.plan.urgent == single.plan.urgent
+    assert whole.sequences.checkpoint() == single.sequences.checkpoint()
     for name, source in whole.plan.sources.items():
         assert source.keys.by_gateway == single.plan.sources[name].keys.by_gateway
     assert [list(one) for one in whole.deliveries._entries()] == [list(one) for one in single.deliveries._entries()]
@@ -159,6 +178,36 @@ def test_runs_are_really_taken(manifest: Manifest, monkeypatch: pytest.MonkeyPat
     rig.take(*[(b"m/a/x", b'{"a":%d}' % i, 0) for i in range(20)])
     assert singles == []
     assert [values["a"] for _, values in rig.rows("m/{room}/x")[-20:]] == list(map(float, range(20)))
+
+
+def test_runs_of_drivers_events_are_really_taken(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(manifest)
+    rig.take(*[(b"m/driver/x", b'{"a":1,"src":"d","seq":%d}' % i, 2) for i in range(20)])
+    singles: list[int] = []
+    take_one = rig.ingest._take_one
+    monkeypatch.setattr(rig.ingest, "_take_one", lambda *args: (singles.append(args[1]), take_one(*args)))
+    rig.take(*[(b"m/driver/x", b'{"a":1,"src":"d","seq":%d}' % (i % 25 + 10), 2) for i in range(40)])
+    assert singles == []
+    assert rig.metrics.counters["events.duplicate"] == 10 + 15
+    assert len(rig.rows("m/{room}/x")) == 35
+    assert list(rig.plan.sources["m/{room}/x"].keys.by_gateway) == [1]
+
+
+def test_drivers_events_go_one_by_one_after_a_step_of_the_clock(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their times may be of before the step, and are put right singly."""
+    rig = Rig(manifest)
+    event = (b"m/driver/x", b'{"a":1}', 0)
+    rig.take(*[event] * 20)
+    singles: list[int] = []
+    take_one = rig.ingest._take_one
+    monkeypatch.setattr(rig.ingest, "_take_one", lambda *args: (singles.append(args[1]), take_one(*args)))
+    rig.ingest._timeline._settled_at = 100
+    rig.take(*[event] * 20)
+    assert len(singles) == 20
+    rig.ingest.take(arrived((event,) * 20), rig.deliveries, 1, 100)
+    assert len(singles) == 20
 
 
 def test_a_latest_value_holds_for_the_events_after_it(manifest: Manifest) -> None:

@@ -140,6 +140,7 @@ def test_what_devices_send_is_certain(payload: bytes) -> None:
         b"\x81\xa1a\xd6\x01fxxx", b"\x81\xa1b\xd6\x01fxxx",
         b"\x81\xa1a\xd6\x01zxxx", b"\x81\xa1b\xd6\xffxxxx", b"\x81\xa1a\xc7\x00\x01", b"\x81\xa1a\xc1", b"\x81\xa2ts\xc3",
         b"\x81\xa2ts\x05",
+        b'{"a":1' + b" " * events.MAX_PAYLOAD + b"}",
         b" \x80", pack({"a": np.arange(3.0), "value": np.arange(4.0)}), pack({"a": np.arange(3.0), "dt": None}),
         pack({"a": np.arange(3.0), "ts": np.arange(3)}), pack({"a": np.zeros(0)}),
         pack({"a": np.zeros(events.MAX_ARRAY + 1, np.int8)}),
