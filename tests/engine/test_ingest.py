@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgefn import events
 from edgefn.engine import frames, ingest
 from edgefn.engine.deliveries import Deliveries
+from edgefn.engine.forwarding import OF_DRIVER, Forwarding
 from edgefn.engine.ingest import Ingest
 from edgefn.engine.plan import Plan
 from edgefn.engine.sequences import Sequences
@@ -253,3 +254,51 @@ def test_much_is_run_before_more_is_decoded(manifest: Manifest, monkeypatch: pyt
     rig.take(*[(b"m/c", batch, 0)] * 20)
     assert max(rig.ran) <= 1300
     assert sum(rig.ran) + sum(source.table.n for source in rig.plan.sources.values()) == 1 + 20 * 300
+
+
+def forwarding(manifest: Manifest, *patterns: str) -> tuple[Rig, Forwarding]:
+    rig = Rig(manifest)
+    one = Forwarding(rig.metrics)
+    one.change(patterns)
+    rig.ingest = Ingest(
+        rig.plan, rig.metrics, rig.sequences, Standing(Clock()), b"m/driver/", lambda *_: None, forwarding=one
+    )
+    return rig, one
+
+
+def told(one: Forwarding) -> list[tuple[str, bytes, str]]:
+    message = one.message(0)
+    return [(event.topic, event.payload, event.place) for event in message["events"]] if message else []
+
+
+def test_messages_for_python_handlers_are_forwarded_beside_the_compiled_ones_that_want_them(manifest: Manifest) -> None:
+    rig, one = forwarding(manifest, "m/attic/x", "text/#")
+    plain = b'{"a": 1}'
+    rig.take(
+        (b"m/attic/x", plain, 0), (b"m/cellar/x", plain, 2), (b"text/a", b"\xff no JSON", 2), (b"nobody", plain, 0)
+    )
+    epoch = rig.deliveries.epoch
+    assert told(one) == [("m/attic/x", plain, ""), ("text/a", b"\xff no JSON", f"{epoch}/2")]
+    assert [label for label, _ in rig.rows("m/{room}/x")] == ["attic", "cellar"]
+    assert rig.metrics.total("events.failed") == 0
+    assert rig.metrics.total("events.unrouted") == 1
+
+
+def test_what_was_processed_before_is_not_forwarded_again(manifest: Manifest) -> None:
+    rig, one = forwarding(manifest, "text/#")
+    rig.take((b"text/a", b"1", 2), (b"text/b", b"2", 2))
+    assert len(told(one)) == 2
+    rig.deliveries.connected(session_present=True)
+    rig.take((b"text/a", b"1", 2 | 8), (b"text/b", b"2", 2 | 8), (b"text/c", b"3", 2))
+    assert [topic for topic, _, _ in told(one)] == ["text/c"]
+
+
+def test_a_driver_s_event_that_comes_again_under_another_packet_id_is_in_the_same_place(manifest: Manifest) -> None:
+    first, forwarded = forwarding(manifest, "m/driver/x")
+    event = b'{"a": 1, "src": "s", "seq": 1}'
+    first.take((b"m/driver/x", event, 2), (b"m/driver/x", event, 2))
+    assert told(forwarded) == [("m/driver/x", event, OF_DRIVER)]
+    # After a crash before the commit: the sequence is not known, and the broker is another one.
+    second, again = forwarding(manifest, "m/driver/x")
+    second.take((b"other", b"", 2), (b"m/driver/x", event, 2))
+    assert told(again) == [("m/driver/x", event, OF_DRIVER)]
