@@ -179,6 +179,16 @@ async def test_a_full_queue_loses_no_file(folder: Path):
     assert came == [f"{n:03}.csv" for n in range(250)]
 
 
+async def test_an_older_file_that_is_found_later_goes_first(folder: Path):
+    put(folder, "new.csv", age=1)
+    bench = Bench(folder)
+    bench.fired.room = 0
+    await bench.come()
+    put(folder, "old.csv", age=9)
+    bench.fired.room = 2
+    assert await bench.come() == ["old.csv", "new.csv"]
+
+
 async def test_a_queue_that_has_room_again_need_not_be_asked(folder: Path):
     put(folder, "a.csv")
     bench = Bench(folder)

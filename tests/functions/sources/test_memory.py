@@ -127,3 +127,18 @@ def test_ten_thousand_files_fit_into_one_part():
     bench.memories.tidy()
     assert [part.kind for part in bench.fired.parts] == ["snapshot", "drop"]
     assert bench.again()["f"].files == known.files
+
+
+def test_a_moment_whose_run_is_not_stored_yet_is_not_taken_into_the_collection():
+    bench = Bench()
+    known = bench.memories["f"]
+    bench.fired.parts.append(known.reached("0 6 * * *", 1))
+    for n in range(memory.FEW):
+        bench.fired.parts.append(known.had(identity(n)))
+    bench.memories.tidy()
+    bench.clock.advance("10m")
+    late = known.reached("0 6 * * *", 2)
+    bench.memories.tidy()
+    assert bench.again()["f"].moments == {"0 6 * * *": 1}
+    bench.fired.parts.append(late)
+    assert bench.again()["f"].moments == {"0 6 * * *": 2}
