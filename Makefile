@@ -19,7 +19,7 @@ demo: setup  ## the whole way, from sensors to a cloud that fails in the middle:
 	@$(BIN)/edgefn demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: setup  ## the whole test suite
-	@$(BIN)/python -m pytest -q
+	@tools/test
 
 check: setup  ## lint and types
 	@$(BIN)/ruff check .
