@@ -32,7 +32,7 @@ class Key(str):
 class Event:
     """One event. `event["field"]` and `event.get("field")` read the fields of a JSON object or msgpack map.
 
-    topic: where it was published, or what happened ("every/5m", "file//data/a.csv", "alert/spike"). key: a `Key`.
+    topic: where it was published, or what happened ("every/5m", "file//data/a.csv", "output/spike"). key: a `Key`.
     payload: the bytes as they came. ts: ns since the epoch, the payload's `ts` where that is certain, else when it came.
     id: stays the same when it is tried again or delivered again. attempt: 1, 2, 3 …
     """
