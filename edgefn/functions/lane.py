@@ -7,11 +7,14 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgefn.clock import NS
 from edgefn.functions.invocation import Invocation
 from edgefn.functions.memory import Memory
 from edgefn.functions.meter import Meter
 from edgefn.functions.workers import Program, Worker
 from edgefn.manifest import FunctionManifest
+
+MAX_WORDS, WORD = 10, 10 * NS  # failures of one handler that are told at once, and the time until one more is
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,9 @@ class Lane:
         self.memory = Memory(name)
         self.meter = Meter()
         self.last_error: dict[str, Any] | None = None
+        self._words = float(MAX_WORDS)  # how often its failures may still be told
+        self._worded = 0  # monotonic ns
+        self._untold = 0
         self._busy: Counter[str] = Counter()  # keys of those that run or are tried again, where the order counts
 
     @property
@@ -95,6 +101,20 @@ class Lane:
 
     def _first(self) -> int | None:
         return next((i for i, one in enumerate(self.queue) if not self._busy[one.key]), None)
+
+    def may_tell(self, now: int) -> int | None:
+        """Whether one more failure goes to the log, and how many did not since the last one that did; None: it does not.
+
+        A handler that fails at each event must not fill a card with its log. now: monotonic ns.
+        """
+        self._words = min(MAX_WORDS, self._words + (now - self._worded) / WORD)
+        self._worded = now
+        if self._words < 1:
+            self._untold += 1
+            return None
+        untold, self._untold = self._untold, 0
+        self._words -= 1
+        return untold
 
     def report(self) -> dict[str, Any]:
         return {

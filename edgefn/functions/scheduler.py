@@ -348,9 +348,14 @@ class Scheduler:
             **({"traceback": outcome.traceback} if outcome.traceback else {}),
         }
         again = policy is not None and outcome.result != "unfit" and invocation.attempt <= policy.retries
-        attempt = f"attempt {invocation.attempt} of {policy.retries + 1}" if policy else "its handler is gone"
-        how = "is tried again" if again else "goes to the dead letters"
-        log.warning("%s: %s on %s (%s); it %s", lane.name, outcome.error[:TOLD], invocation.topic, attempt, how)
+        if (untold := lane.may_tell(self._clock.monotonic())) is not None:
+            attempt = f"attempt {invocation.attempt} of {policy.retries + 1}" if policy else "its handler is gone"
+            how = "is tried again" if again else "goes to the dead letters"
+            more = f"; {untold} more failures since the last one that was told" if untold else ""
+            log.warning(
+                "%s: %s on %s (%s); it %s%s",
+                *(lane.name, outcome.error[:TOLD], invocation.topic, attempt, how, more),
+            )
         if not again or policy is None:
             lane.release(invocation)
             self._bury(lane, invocation, outcome.result, f"{outcome.error}\n{outcome.traceback}".strip())
