@@ -80,6 +80,10 @@ class Commits:
             return self._trouble
         return FULL if self._store.lean else "ok"
 
+    def trouble(self, what: str) -> None:
+        """Something is wrong with the store that no commit has met."""
+        self._trouble = what
+
     def add(self, message: link.Message, generation: int) -> None:
         """One of the engine's commits has come. What Python handlers were given before it, it covers."""
         self._journal.cover(generation)

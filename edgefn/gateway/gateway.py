@@ -218,6 +218,7 @@ class Gateway:
         try:
             await self.store.damage()
         except StoreDamagedError as error:
+            self.commits.trouble(str(error))
             log.error("%s; this gateway ends for that", error)
             raise
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from edgefn.engine.sources import MAX_KEYS, MAX_TOPICS, Router, Source
 from edgefn.metrics import Metrics
-from edgefn.testing import Bench
 from edgefn.topics import Pattern
+from tests.engine.harness import NOW, Bench, compiled
 
 SOURCE = """
 from dataclasses import dataclass
@@ -29,17 +29,15 @@ def twice(x, state: Seen) -> float:
 
 
 def test_every_one_of_a_hundred_thousand_keys_has_its_window_and_its_state(tmp_path: Path) -> None:
-    file = tmp_path / "many.py"
-    file.write_text(SOURCE)
-    bench = Bench(file)
-    plan, context = bench._plan, bench._context
-    source = plan.sources["m/+"]
+    bench = Bench(compiled(tmp_path, "many", SOURCE))
+    source = bench.plan.sources["m/+"]
     for value in (1.0, 2.0):
         for i in range(MAX_KEYS):
-            plan.add(source, f"m/{i}", {"x": value}, bench.clock.now())
-        plan.run(context)
-    assert len(bench.rows("pair")) == len(bench.rows("twice")) == MAX_KEYS
-    assert {row.values["value"] for row in bench.rows("pair")} == {3.0}
+            bench.plan.add(source, f"m/{i}", {"x": value}, NOW)
+        bench.run()
+    pairs = [row for row in bench.rows if row.handler == "pair"]
+    assert len(pairs) == len([row for row in bench.rows if row.handler == "twice"]) == MAX_KEYS
+    assert {row.values for row in pairs} == {(3.0,)}
     assert source.keys.evicted == 0
 
 

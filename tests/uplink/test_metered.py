@@ -103,7 +103,9 @@ async def test_the_last_tenth_carries_what_is_high_and_at_once(path: Path, noon:
         await one.commit("alert/a", priority=HIGH)
         while one.sink.received[-1]["stream"] != "alert/a":
             await asyncio.sleep(0.001)
-        assert (await one.store.stats("cloud")).rows == waiting
+        async with asyncio.timeout(10):
+            while (await one.store.stats("cloud")).rows != waiting:  # until it is known that it was sent
+                await asyncio.sleep(0.001)
         assert one.sink.bytes_sent <= 4000
         await settled()
         assert (await one.uplink.state())["state"] == "budget"
