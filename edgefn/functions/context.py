@@ -14,6 +14,7 @@ from edgefn.credentials import read_secret
 from edgefn.errors import EdgefnError
 from edgefn.functions.event import Event
 from edgefn.functions.protocol import Forward, Invoke
+from edgefn.timestamps import NS_MAX
 from edgefn.topics import check_topic
 from edgefn.triggers import FUNCTION
 
@@ -91,7 +92,7 @@ class State(MutableMapping[str, Any]):
         size = sum(len(one) + len(self._raw(one)) for one in self if one != name) + len(name) + len(raw)
         if size > MAX_STATE:
             raise EffectError(f"state[{name!r}]: the state would have {size} bytes; {MAX_STATE} are allowed")
-        self.changes[name] = raw
+        self.changes[str(name)] = raw
 
     def _raw(self, name: str) -> bytes:
         raw = self.changes[name] if name in self.changes else self._stored[name]
@@ -100,7 +101,7 @@ class State(MutableMapping[str, Any]):
 
     def __delitem__(self, name: str) -> None:
         self[name]
-        self.changes[name] = None
+        self.changes[str(name)] = None
 
     def __iter__(self) -> Iterator[str]:
         yield from (name for name in self._stored if name not in self.changes)
@@ -158,16 +159,20 @@ class Context:
         if qos not in (0, 1):
             raise EffectError(f"publish to {topic}: qos={qos!r}; 0 or 1 is allowed")
         self._published = self._counted(self._published + 1, "publications")
-        self._publish(topic, to_payload(payload, f"what is published to {topic}"), qos, bool(retain))
+        self._publish(str(topic), to_payload(payload, f"what is published to {topic}"), qos, bool(retain))
         return DONE
 
     def forward(self, values: Any, *, key: str | None = None, ts: int | None = None) -> _Done:
         """Sends values to the cloud, by way of the outbox: at least once, in order, with a key that never repeats."""
         self._counted(len(self.forwards) + 1, "forwarded rows")
+        if key is not None and not isinstance(key, str):
+            raise EffectError(f"forward(key={key!r}): a text is expected, such as {str(key)!r}")
+        if ts is not None and (type(ts) is not int or not 0 <= ts <= NS_MAX):
+            raise EffectError(f"forward(ts={ts!r}): whole ns since the epoch are expected, such as time.time_ns()")
         data = to_json(values, "what is forwarded")
         if len(data) > MAX_PAYLOAD // 2:
             raise EffectError(f"what is forwarded has {len(data)} bytes; {MAX_PAYLOAD // 2} are allowed")
-        self.forwards.append(Forward(data, key, ts))
+        self.forwards.append(Forward(data, None if key is None else str(key), ts))  # a `Key` is no message
         return DONE
 
     def invoke(self, handler: Any, data: Any = None) -> _Done:
@@ -177,7 +182,10 @@ class Context:
         if not name:
             raise EffectError(f"invoke({handler!r}): name a Python handler, or give its function")
         self._counted(len(self.invokes) + 1, "invocations")
-        self.invokes.append(Invoke(name, to_json(data, f"the data for {name}")))
+        payload = to_json(data, f"the data for {name}")
+        if len(payload) > MAX_PAYLOAD:
+            raise EffectError(f"the data for {name} has {len(payload)} bytes; {MAX_PAYLOAD} are allowed")
+        self.invokes.append(Invoke(str(name), payload))
         return DONE
 
     def secret(self, name: str) -> str:

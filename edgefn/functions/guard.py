@@ -43,6 +43,7 @@ class Guard:
         self._pool = pool
         self._metrics = metrics
         self._proc = proc
+        self._spared: set[int] = set()  # orphans that may not be killed, and were told of
 
     async def run(self) -> None:
         """Until cancelled. The pool says when there is work."""
@@ -76,16 +77,22 @@ class Guard:
                 self._metrics.count("functions.killed", reason="memory")
                 worker.kill("memory", f"it and its processes take {memory[pid] >> 20} MB")
         if all(one.pid for one in self._pool.workers.values()):  # else one of them may be a worker that is just made
-            for process in found:
-                if process.parent == self._pool.template_pid and process.pid not in workers:
-                    self._kill_orphan(process.pid)
+            orphans = {one.pid for one in found if one.parent == self._pool.template_pid} - workers.keys()
+            self._spared &= orphans
+            for pid in orphans - self._spared:
+                self._kill_orphan(pid)
 
     def _kill_orphan(self, pid: int) -> None:
         """Its parent is gone, and so the template has it now: a handler has left it behind."""
-        self._metrics.count("functions.killed", reason="left_behind")
-        log.warning("process %d, which a handler has left behind, is killed", pid)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except PermissionError:  # sudo, ping: it has another user's rights
+                self._spared.add(pid)
+                log.warning("process %d, which a handler has left behind, belongs to another user and goes on", pid)
+                return
+            self._metrics.count("functions.killed", reason="left_behind")
+            log.warning("process %d, which a handler has left behind, is killed", pid)
 
 
 def processes(proc: Path = Path("/proc")) -> Iterator[Process]:

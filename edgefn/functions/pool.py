@@ -108,11 +108,16 @@ class Pool:
         await self._wanted.wait()
         while not self._stopping:
             started = self._monotonic()
-            status = await self._run_template()
+            try:
+                why = f"ended with status {await self._run_template()}"
+            except (
+                OSError
+            ) as error:  # no process, memory or descriptor left for it: what used them up may have gone soon
+                why = f"cannot be started: {error}"
             if self._stopping:
                 return
             self._metrics.count("functions.template_restarts")
-            log.error("the template of the workers ended with status %s; it is started again", status)
+            log.error("the template of the workers %s; it is started again", why)
             if self._monotonic() - started < 10:
                 await asyncio.sleep(RESTART)
 

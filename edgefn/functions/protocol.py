@@ -10,9 +10,11 @@ Workers import neither numba nor numpy, so this is msgspec's own msgpack and not
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+from edgefn.timestamps import NS_MAX
 
 MAX_FRAME = 8 << 20  # bytes of one message; a payload has 1 MB at most, and an invocation may forward a few
 
@@ -89,7 +91,7 @@ class Forward(msgspec.Struct, frozen=True, array_like=True):
 
     values: bytes
     key: str | None
-    ts: int | None
+    ts: Annotated[int, msgspec.Meta(ge=0, le=NS_MAX)] | None  # SQLite has no larger number, and raises no StoreError
 
 
 class Invoke(msgspec.Struct, frozen=True, array_like=True):

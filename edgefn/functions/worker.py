@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from edgefn.functions import protocol
-from edgefn.functions.context import Context, State, UnfitError, to_json
+from edgefn.functions.context import MAX_PAYLOAD, Context, State, UnfitError, to_json
 from edgefn.functions.event import Event
 from edgefn.functions.output import CURRENT, Printed, install
 from edgefn.functions.protocol import Broken, Call, Fork, Leave, Outcome, Published, Ready
@@ -170,9 +170,8 @@ class Worker:
 
     def _done(self, call: Call, context: Context, value: Any) -> Outcome:
         data = None if value is None else to_json(value, "what it returned")
-        if context.state.changes:
-            kept = {**self._states.get(call.name, {}), **context.state.changes}
-            self._states[call.name] = {name: raw for name, raw in kept.items() if raw is not None}
+        if data is not None and len(data) > MAX_PAYLOAD:  # it may have to go to another handler
+            raise UnfitError(f"what it returned has {len(data)} bytes; {MAX_PAYLOAD} are allowed")
         rows = data is not None or context.forwards
         outcome = Outcome(
             call.id,
@@ -185,6 +184,9 @@ class Worker:
         )
         if len(protocol.encode(outcome)) > protocol.MAX_FRAME - 1000:
             raise UnfitError("what it returned and forwarded is too large together; 8 MB are allowed")
+        if context.state.changes:  # not before it is certain that it is done
+            kept = {**self._states.get(call.name, {}), **context.state.changes}
+            self._states[call.name] = {name: raw for name, raw in kept.items() if raw is not None}
         return outcome
 
     def _finish(self, outcome: Outcome, started: int, cpu: int) -> Outcome:

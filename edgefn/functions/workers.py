@@ -64,7 +64,8 @@ class Worker:
         if not self.why:
             self.cause, self.why = cause, why
         if self.pid and self.status is None:
-            with contextlib.suppress(ProcessLookupError):
+            # PermissionError: nothing is left of it but what has another user's rights, such as a sudo.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-            with contextlib.suppress(ProcessLookupError):  # before it has become the leader of a group
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # before it has become the leader of a group
                 os.kill(self.pid, signal.SIGKILL)

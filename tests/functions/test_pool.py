@@ -8,6 +8,9 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from edgefn.functions.pool import Pool
 from edgefn.functions.protocol import FromWorker, Ready
@@ -123,3 +126,24 @@ async def test_a_template_that_dies_while_it_makes_a_worker_leaves_none_that_two
         again = one.pool.find(program(tmp_path), 1)
         assert again is not None
         await one.until_ready(again)
+
+
+async def test_a_template_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a handler has used up all processes that the user may have: the gateway goes on."""
+    start, refused = asyncio.create_subprocess_exec, []
+
+    async def refuse_once(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        if not refused:
+            refused.append(1)
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return await start(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse_once)
+    monkeypatch.setattr("edgefn.functions.pool.RESTART", 0.01)
+    async with crowd() as one:
+        worker = one.pool.find(program(tmp_path), 1)
+        assert worker is not None
+        await one.until_ready(worker)
+    assert "cannot be started: [Errno 11] Resource temporarily unavailable" in caplog.text

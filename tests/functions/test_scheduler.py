@@ -241,3 +241,66 @@ async def test_few_workers_serve_many_handlers_in_turns(tmp_path: Path) -> None:
                 fn.invoke(f"h{n}")
         await fn.until(lambda: len(fn.out.values) == 15)
         assert len(fn.scheduler.pool.workers) <= 2
+
+
+SLIPS = """
+from edgefn import on
+
+@on("slips", retries=0)
+async def slips(event, ctx):
+    ctx.state["n"] = ctx.state.get("n", 0) + 1
+    if event["what"] == "key":
+        ctx.forward(1, key=5)
+    elif event["what"] == "float":
+        ctx.forward(1, ts=1.5)
+    elif event["what"] == "far":
+        ctx.forward(1, ts=2**63)
+    elif event["what"] == "long":
+        ctx.invoke("slips", "x" * (2 << 20))
+    elif event["what"] == "large":
+        return "x" * (2 << 20)
+    elif event["what"] == "together":
+        for _ in range(20):
+            ctx.forward("x" * 500_000)
+    elif event["what"] == "captured":
+        ctx.forward(1, key=event.key)
+        ctx.publish(event.key, event.key.what)
+        ctx.state[event.key] = event.key
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "result", "error"),
+    [
+        ("key", "failed", "EffectError: forward(key=5): a text is expected, such as '5'"),
+        ("float", "failed", "EffectError: forward(ts=1.5): whole ns since the epoch are expected"),
+        ("far", "failed", f"EffectError: forward(ts={2**63}): whole ns since the epoch are expected"),
+        ("long", "failed", "EffectError: the data for slips has 2097154 bytes; 1048576 are allowed"),
+        ("large", "unfit", "UnfitError: what it returned has 2097154 bytes; 1048576 are allowed"),
+        ("together", "unfit", "UnfitError: what it returned and forwarded is too large together"),
+    ],
+)
+async def test_an_effect_that_cannot_be_fails_its_attempt_alone_and_leaves_no_state(
+    tmp_path: Path, what: str, result: str, error: str
+) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write("slips.py", SLIPS)
+        fn.invoke("slips", f'{{"what": "{what}"}}'.encode())
+        assert await fn.outcomes("slips", 1) == {result: 1}
+        lane = fn.scheduler.lanes["slips"]
+        assert lane.last_error is not None
+        assert lane.last_error["error"].startswith(error)
+        (worker,) = fn.scheduler.pool.workers.values()
+        fn.invoke("slips", b'{"what": ""}')
+        await fn.until(lambda: lane.meter.outcomes["done"])
+        assert lane.memory.values == {"n": b"1"}
+        assert list(fn.scheduler.pool.workers.values()) == [worker]
+
+
+async def test_a_captured_key_is_a_text_wherever_one_is_wanted(tmp_path: Path) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write("slips.py", SLIPS)
+        fn.invoke("slips", b'{"what": "captured"}', key="hall", captures={"what": "hall"})
+        assert await fn.outcomes("slips", 1) == {"done": 1}
+        assert fn.out.published == [("hall", b"hall")]
+        assert fn.scheduler.lanes["slips"].memory.values == {"n": b"1", "hall": b'"hall"'}

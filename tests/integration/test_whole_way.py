@@ -204,7 +204,8 @@ THINNED = """
 from edgefn import summarize, tumbling
 
 # A busy machine may hold the publisher up for longer than the usual second, and what comes then is late.
-second = summarize("rooms/{room}", tumbling("1s", idle="5s"), ("n", "mean", "max", "p95"), fields="t", quota="24kB", on_full="thin")
+WINDOW = tumbling("1s", idle="5s")
+second = summarize("rooms/{room}", WINDOW, ("n", "mean", "max", "p95"), fields="t", quota="24kB", on_full="thin")
 """
 
 
