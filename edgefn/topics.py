@@ -42,6 +42,8 @@ class Pattern:
     """A topic pattern: MQTT's `+` and `#`, and `{name}` for a `+` whose value is kept.
 
     Pattern("sensors/{room}/climate").match("sensors/attic/climate") == ("attic",)
+
+    `$share/group/` in front makes it a shared subscription (MQTT 5, 4.8.2): of all sessions of the group, one gets each message.
     """
 
     text: str
@@ -53,7 +55,12 @@ class Pattern:
     def __post_init__(self) -> None:
         _check_length(self.text, "pattern")
         levels, captures, captured = [], [], []
-        for index, part in enumerate(self.text.split("/")):
+        group, text = split_share(self.text)
+        if group is not None and (not group or not text or set("+#{}") & set(group)):
+            raise TopicError(
+                f"pattern {self.text!r}: a shared one is $share/GROUP/PATTERN, and a group has no wildcard"
+            )
+        for index, part in enumerate(text.split("/")):
             if match := _CAPTURE.fullmatch(part):
                 captures.append(match[1])
                 captured.append(index)
@@ -68,7 +75,7 @@ class Pattern:
         if len(set(captures)) < len(captures):
             raise TopicError(f"pattern {self.text!r}: each capture needs a name of its own")
         for name, value in (
-            ("filter", "/".join(levels)),
+            ("filter", "/".join(levels) if group is None else f"$share/{group}/{'/'.join(levels)}"),
             ("captures", tuple(captures)),
             ("_levels", tuple(levels)),
             ("_captured", tuple(captured)),
@@ -91,6 +98,14 @@ class Pattern:
             if mine not in ("+", theirs):
                 return None
         return tuple(have[index] for index in self._captured)
+
+
+def split_share(text: str) -> tuple[str | None, str]:
+    """The group of a shared filter, None where it is none, and the filter without it."""
+    if not text.startswith("$share/"):
+        return None, text
+    group, _, rest = text.removeprefix("$share/").partition("/")
+    return group, rest
 
 
 def covers(wide: str, narrow: str) -> bool:

@@ -107,3 +107,19 @@ def test_one_subscription_may_cover_another(wide: str, narrow: str, whether: boo
 def test_what_covers_matches_all_that_the_other_matches(wide: str, narrow: str, topic: str):
     if covers(wide, narrow) and Pattern(narrow).match(topic) is not None:
         assert Pattern(wide).match(topic) is not None
+
+
+def test_a_shared_pattern_matches_the_topics_of_what_it_shares() -> None:
+    pattern = Pattern("$share/gateways/sensors/{room}/climate")
+    assert pattern.filter == "$share/gateways/sensors/+/climate"
+    assert pattern.match("sensors/attic/climate") == ("attic",)
+    assert pattern.match("$share/gateways/sensors/attic/climate") is None
+    assert Pattern("$share/g/#").match("$SYS/uptime") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["$share/g", "$share/", "$share/g/", "$share//a", "$share/+/a", "$share/{g}/a", "$share/#/a"]
+)
+def test_a_shared_pattern_needs_a_group_and_something_to_share(text: str) -> None:
+    with pytest.raises(TopicError, match="GROUP/PATTERN"):
+        Pattern(text)

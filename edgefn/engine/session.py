@@ -32,6 +32,7 @@ CONNECT_TIMEOUT = 5.0
 MAX_FRAME = MAX_PAYLOAD + (64 << 10)
 BUFFER = 4 << 20
 SECOND = 1_000_000_000
+TURNED_AWAY = 2
 _PROTOCOL_REFUSED = 0x84
 _LOCKED_OUT = (0x86, 0x87)
 
@@ -64,7 +65,8 @@ class Session:
         self._client_id = client_id
         self._metrics = metrics
         self._on_change = on_change  # told ("connected" | "offline" | "refused", why)
-        self._v5 = protocol == 5
+        self._v5 = self._prefers_v5 = protocol == 5
+        self._turned_away = 0  # connections in a row that were ended before their CONNACK
         self._filters: frozenset[str] = frozenset()
         self._subscribed: frozenset[str] = frozenset()  # what the broker has confirmed
         self._refused: frozenset[str] = frozenset()
@@ -195,6 +197,7 @@ class Session:
             self.connect(now)
         elif not self.connected:
             self._drop(f"{self._address} does not answer", now)
+            self._turn_away(TURNED_AWAY, now)  # amqtt is silent where it hears of MQTT 5
         elif now - self._heard_at > 2 * self._keepalive * SECOND:
             self._drop(f"{self._address} has gone silent", now)
         else:
@@ -248,11 +251,14 @@ class Session:
             got = self.sock.recv_into(memoryview(self._bytes)[self._end :])
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
+        except ConnectionResetError:
+            self._closed(now)
+            return
         except OSError as error:
             self._drop(f"{self._address} broke off: {error}", now)
             return
         if not got:
-            self._drop(self._why_closed(), now)
+            self._closed(now)
             return
         self._heard_at = now
         self._end += got
@@ -289,8 +295,24 @@ class Session:
         self._drop(f"{self._address} does not speak MQTT 5; trying 3.1.1", now)
         self._retry_at = now
 
-    def _why_closed(self) -> str:
-        return f"{self._address} closed the connection" + ("" if self.connected else " before it let us in")
+    def _closed(self, now: int) -> None:
+        """The broker has ended the connection without a word.
+
+        One that speaks 3.1.1 only may answer MQTT 5 like that (RabbitMQ before 3.13), and so may one that is about to stop:
+        the second time in a row the other version is tried.
+        """
+        was_in = self.connected
+        self._drop(f"{self._address} closed the connection" + ("" if was_in else " before it let us in"), now)
+        if was_in:
+            self._turned_away = 0
+        else:
+            self._turn_away(1, now)
+
+    def _turn_away(self, weight: int, now: int) -> None:
+        self._turned_away += weight
+        if self._turned_away >= TURNED_AWAY and self._prefers_v5:
+            self._turned_away, self._v5 = 0, not self._v5
+            self._retry_at = now
 
     def _compact(self) -> None:
         rest = self._end - self._start

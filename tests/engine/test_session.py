@@ -265,6 +265,37 @@ def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(broker: Script, refusal: 
     assert client.read() == [("a", b"1")]
 
 
+def test_a_broker_that_turns_mqtt_5_away_without_a_word_is_spoken_to_in_3_1_1(broker: Script) -> None:
+    client = Client(broker.port, "a")
+    for _ in range(2):
+        client.now = client.session.due()
+        client.connect()
+        assert broker.accept()[8] == 5
+        assert broker.peer is not None
+        broker.peer.close()
+        client.read()
+    assert client.session.due() <= client.now
+    client.connect()
+    assert broker.accept()[8] == 4
+    assert broker.peer is not None
+    broker.peer.close()  # nor that: it is about to stop
+    client.read()
+    client.now = client.session.due()
+    client.connect()
+    assert broker.accept()[8] == 4
+
+
+def test_a_broker_that_is_silent_is_spoken_to_in_3_1_1(broker: Script) -> None:
+    client = Client(broker.port, "a")
+    client.connect()
+    assert broker.accept()[8] == 5
+    client.now = client.session.due()
+    client.session.keep(client.now)
+    assert client.session.due() <= client.now
+    client.connect()
+    assert broker.accept()[8] == 4
+
+
 def test_messages_come_whole_however_they_are_cut(broker: Script) -> None:
     client = welcome(broker, "t")
     stream = b"".join(publish(b"t", str(i).encode(), 0, properties=b"") for i in range(20))

@@ -54,3 +54,17 @@ def test_what_is_asked_for(wanted: list[str], asked: list[str]) -> None:
 def test_a_join_covers_both() -> None:
     assert join("a/b/c", "a/+/#") == "a/+/#"
     assert join("a/#", "a") == "a/#"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked"),
+    [
+        (["$share/g/a/+", "$share/g/b/+"], ["$share/g/a/+", "$share/g/b/+"]),
+        (["$share/g/a/+", "$share/g/+/b"], ["$share/g/+/+"]),
+        (["$share/g/a/+", "c/+"], ["$share/g/a/+", "c/+"]),
+        (["$share/g/a/+", "a/b"], ["a/+"]),
+        (["$share/g/a/+", "$share/h/a/b"], ["a/+"]),
+    ],
+)
+def test_shared_filters_are_shared_where_nothing_else_wants_their_topics(wanted: list[str], asked: list[str]) -> None:
+    assert sorted(disjoint(wanted)) == asked
