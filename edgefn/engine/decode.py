@@ -121,7 +121,8 @@ class Decoder:
         for number, name in enumerate(table.fields):
             if name in arrays:
                 column = table.columns[number, rows]
-                column[:] = arrays[name]
+                with np.errstate(invalid="ignore"):  # a signalling NaN is one like any other
+                    column[:] = arrays[name]
                 table.present[rows] |= np.isfinite(column).astype(np.int64) << number
             elif (scalar := fields.get(name)) is not None and (value := self._number(scalar)) is not None:
                 table.columns[number, rows] = value

@@ -255,3 +255,11 @@ def test_an_array_of_times_that_is_none(times: list[float]) -> None:
     metrics = Metrics()
     assert decode({"a": np.zeros(2), "ts": np.array(times)}, metrics)[1] == [NOW, NOW]
     assert metrics.counters["ts.unusable.unclear"] == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_signalling_nan_is_a_sample_that_is_missing_and_no_warning():
+    table = Table(["x"])
+    samples = np.array([0x7FA00000, 0x3F800000], np.uint32).view(np.float32)
+    Decoder(Metrics()).add({"x": samples}, table, 0, 0)
+    assert table.present[: table.n].tolist() == [0, 1]
