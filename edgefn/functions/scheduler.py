@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import random
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 
 from edgefn.clock import Clock
 from edgefn.errors import PayloadError
+from edgefn.functions import failures
 from edgefn.functions.invocation import FUNCTION, Cover, Invocation, from_row, id_of, new_id
 from edgefn.functions.journal import Completion, Journal
 from edgefn.functions.lane import Deployment, Lane, Running
@@ -24,8 +24,7 @@ from edgefn.functions.pool import Pool
 from edgefn.functions.protocol import Call, Forward, FromWorker, Outcome, Published, Ready
 from edgefn.functions.workers import Program, Worker
 from edgefn.metrics import Metrics
-from edgefn.store import CALL, Letter, NewItem
-from edgefn.timestamps import to_iso
+from edgefn.store import CALL, NewItem
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,6 @@ LONGEST_BACKOFF = 3600 * NS
 MAX_BYTES = 32 << 20  # of all invocations that wait, of all handlers
 BYSTANDER = 3  # times that an invocation is started again for free because another one had its worker killed
 ASYNC_CALLS = 64  # at once in one worker
-TOLD = 300  # characters of an error in the log
 
 
 class Outlet(Protocol):
@@ -340,22 +338,10 @@ class Scheduler:
 
     def _failed(self, lane: Lane, invocation: Invocation, outcome: Outcome) -> None:
         policy = lane.deployment.manifest.policy if lane.deployment is not None else None
-        lane.last_error = {
-            "ts": to_iso(self._clock.now()),
-            "result": outcome.result,
-            "error": outcome.error,
-            "topic": invocation.topic,
-            **({"traceback": outcome.traceback} if outcome.traceback else {}),
-        }
+        lane.last_error = failures.last_error(invocation, outcome, self._clock.now())
         again = policy is not None and outcome.result != "unfit" and invocation.attempt <= policy.retries
         if (untold := lane.may_tell(self._clock.monotonic())) is not None:
-            attempt = f"attempt {invocation.attempt} of {policy.retries + 1}" if policy else "its handler is gone"
-            how = "is tried again" if again else "goes to the dead letters"
-            more = f"; {untold} more failures since the last one that was told" if untold else ""
-            log.warning(
-                "%s: %s on %s (%s); it %s%s",
-                *(lane.name, outcome.error[:TOLD], invocation.topic, attempt, how, more),
-            )
+            log.warning("%s", failures.told(invocation, outcome, policy, again=again, untold=untold))
         if not again or policy is None:
             lane.release(invocation)
             self._bury(lane, invocation, outcome.result, f"{outcome.error}\n{outcome.traceback}".strip())
@@ -377,9 +363,7 @@ class Scheduler:
     def _bury(self, lane: Lane, invocation: Invocation, reason: str, detail: str) -> None:
         self._metrics.count("functions.dead", reason=reason)
         lane.meter.dropped["dead_letter"] += 1
-        letter = Letter(
-            lane.name, self._clock.now(), invocation.ts, invocation.attempt, reason, detail[-1000:], invocation.letter()
-        )
+        letter = failures.letter(invocation, reason, detail, self._clock.now())
         self.journal.complete(Completion(invocation, letter=letter))
 
     def _ended(self, worker: Worker) -> None:
@@ -401,7 +385,7 @@ class Scheduler:
                 lane.put_back(running.invocation)
                 self._metrics.count("functions.bystanders")
                 continue
-            self._settle(lane, call, _obituary(worker, call, now - (running.started or now)))
+            self._settle(lane, call, failures.obituary(worker, call, now - (running.started or now)))
         self._pump()
 
     def report(self) -> dict[str, Any]:
@@ -415,18 +399,6 @@ class Scheduler:
             for _, timer in lane.delayed.values():
                 timer.cancel()
         await self.pool.stop(patience)
-
-
-def _obituary(worker: Worker, id: str, wall: int) -> Outcome:
-    if worker.broken is not None:
-        return Outcome(id, "failed", f"its file cannot be imported: {worker.broken.error}", worker.broken.traceback)
-    result = {"timeout": "timeout", "memory": "memory"}.get(worker.cause, "failed")
-    status = worker.status or 0
-    why = worker.why
-    if not why:
-        died = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        why = f"its worker {died} while it ran"
-    return Outcome(id, result, why, wall=wall)  # type: ignore[arg-type]
 
 
 __all__ = ["Deployment", "Outlet", "Program", "Scheduler"]
