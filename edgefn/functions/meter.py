@@ -36,8 +36,7 @@ class Meter:
             "invocations": sum(self.outcomes.values()),
             **dict(sorted(self.outcomes.items())),
             **({"dropped": dict(sorted(self.dropped.items()))} if self.dropped else {}),
-            "wait_ms": _quantiles(self.waits),
-            "duration_ms": _quantiles(self.walls),
+            **({"wait_ms": _quantiles(self.waits), "duration_ms": _quantiles(self.walls)} if self.waits else {}),
             "wall_s": round(self.wall / 1e9, 3),
             "cpu_s": round(self.cpu / 1e9, 3),
             "peak_memory": self.peak,
@@ -46,8 +45,6 @@ class Meter:
 
 def _quantiles(values: Iterable[int]) -> dict[str, float]:
     ordered = sorted(values)
-    if not ordered:
-        return {}
 
     def at(share: int) -> float:
         return round(ordered[min(len(ordered) - 1, len(ordered) * share // 100)] / 1e6, 2)
