@@ -129,6 +129,7 @@ async def test_a_dead_letter_can_be_looked_at_and_put_back(tmp_path: Path, local
             f"edgefn/{GATEWAY}/handler/works", lambda state: state.get("meter", {}).get("failed") == 2
         )
         gateway.kill()  # what is among the dead letters has been committed, or comes again
+        await gateway.local.until(f"edgefn/{GATEWAY}/status", lambda status: status == b"offline")
         heard = len(gateway.local.messages)
         await gateway.start()
         await gateway.local.until(
