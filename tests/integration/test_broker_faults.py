@@ -84,6 +84,13 @@ async def more(gateway: Device, n: int) -> None:
     await gateway.far.until(TICKS, lambda row: row["seq"] >= goal)
 
 
+async def lost(gateway: Device, n: int) -> None:
+    """Returns when the engine has told of so many brokers that did not know its session."""
+    await gateway.local.until(
+        f"edgefn/{GATEWAY}/metrics", lambda metrics: metrics["counters"].get("session.lost", 0) >= n
+    )
+
+
 async def exact(gateway: Device) -> dict[str, int]:
     """The driver falls silent; then each of its events is in exactly one window. Returns the counters of the gateway."""
     made = gateway.folder / "made"
@@ -113,9 +120,10 @@ async def test_of_a_driver_nothing_is_lost_with_a_broker_that_is_killed(
     tmp_path: Path, local: PrivateBroker, cloud: PrivateBroker
 ) -> None:
     async with ticking(tmp_path, local, cloud) as gateway:
-        for _ in range(2):
+        for losses in (1, 2):
             local.kill()
             local.start()
+            await lost(gateway, losses)  # else the next broker may die before the engine has seen it
             await more(gateway, 30)
         # The driver is back before the engine, and the new broker takes events that nobody is subscribed to.
         metrics = await gateway.local.until(f"edgefn/{GATEWAY}/metrics", lambda one: one["processes"]["engine"])
@@ -126,6 +134,7 @@ async def test_of_a_driver_nothing_is_lost_with_a_broker_that_is_killed(
         seen = len(gateway.local.messages)
         await gateway.local.until(f"edgefn/{GATEWAY}/event/ticker", after=seen)
         os.kill(engine, signal.SIGCONT)
+        await lost(gateway, 3)
         await more(gateway, 30)
         counters = await exact(gateway)
         assert counters["session.lost"] == 3
