@@ -33,17 +33,74 @@ from tests.engine.test_ingest import SOURCE, Rig
 TOPICS = [b"m/a/x", b"m/b/x", b"m/c", b"m/driver/x", b"other", b"set/point"]
 NAMES = ["a", "b", "value", "ts", "dt", "src", "seq", "seq_floor", "other", "\u00fc"]
 NUMBERS = [
-    "0", "-0", "1", "-1.5", "1e400", "1e-400", "NaN", "Infinity", "-Infinity", "1e22", "9007199254740993", "0.1",
-    "01", "1.", "true", "12345678901234567", "1.7976931348623157e308", "5e-324", "18446744073709551616", "1799999999",
-    "1799999999123", "null", "false", "1800000300", "22.740000000000002", '"x"', '"\\n"', "[]", "{}", "[1,2]",
-    "[1,null]", '{"a":[1]}', "[" * 70 + "]" * 70,
-]  # fmt: skip
+    "0",
+    "-0",
+    "1",
+    "-1.5",
+    "1e400",
+    "1e-400",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e22",
+    "9007199254740993",
+    "0.1",
+    "01",
+    "1.",
+    "true",
+    "12345678901234567",
+    "1.7976931348623157e308",
+    "5e-324",
+    "18446744073709551616",
+    "1799999999",
+    "1799999999123",
+    "null",
+    "false",
+    "1800000300",
+    "22.740000000000002",
+    '"x"',
+    '"\\n"',
+    "[]",
+    "{}",
+    "[1,2]",
+    "[1,null]",
+    '{"a":[1]}',
+    "[" * 70 + "]" * 70,
+]
 TOKENS = [
-    b'"', b"\\", b"{", b"}", b"[", b"]", b":", b",", b" ", b"\x00", b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"e", b"-",
-    b".", b"0", b"\xc0\x80", b"\x80", b"\x81", b"\xde\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc7\x05\x01f",
-    b"\xc9\xff\xff\xff\xff\x01f", b"\xdb\xff\xff\xff\xff", b"\xcb", b"\xc6\xff\xff\xff\xff", b"\xca\x7f\x80\x00\x00",
-    b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff", b"\xd3\x80\x00\x00\x00\x00\x00\x00\x00", b"\xc1", b"\x91",
-]  # fmt: skip
+    b'"',
+    b"\\",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b":",
+    b",",
+    b" ",
+    b"\x00",
+    b"\xff",
+    b"\xc3\x28",
+    b"\xed\xa0\x80",
+    b"e",
+    b"-",
+    b".",
+    b"0",
+    b"\xc0\x80",
+    b"\x80",
+    b"\x81",
+    b"\xde\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xc7\x05\x01f",
+    b"\xc9\xff\xff\xff\xff\x01f",
+    b"\xdb\xff\xff\xff\xff",
+    b"\xcb",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xca\x7f\x80\x00\x00",
+    b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\xd3\x80\x00\x00\x00\x00\x00\x00\x00",
+    b"\xc1",
+    b"\x91",
+]
 
 
 def _json(random: random.Random) -> bytes:
@@ -58,11 +115,31 @@ def _map(random: random.Random) -> bytes:
     members: dict[str, Any] = {}
     for _ in range(random.randrange(5)):
         members[random.choice(NAMES)] = random.choice(
-            [0, -1, 200, -200, 70_000, 2**40, 2**63, -(2**63), 1.5, float("nan"), float("inf"), True, None, "text", b"bytes"]
-            + [[1, 2], {}]
-            + [np.frombuffer(random.randbytes(8 * n), chr(random.choice(sorted(events.ELEMENTS))))[:n] for _ in range(6)]
+            [
+                0,
+                -1,
+                200,
+                -200,
+                70_000,
+                2**40,
+                2**63,
+                -(2**63),
+                1.5,
+                float("nan"),
+                float("inf"),
+                True,
+                None,
+                "text",
+                b"bytes",
+                [1, 2],
+                {},
+            ]
+            + [
+                np.frombuffer(random.randbytes(8 * n), chr(random.choice(sorted(events.ELEMENTS))))[:n]
+                for _ in range(6)
+            ]
             + [1_799_999_999, 1_800_000_301, 1_799_999_999.5]
-        )  # fmt: skip
+        )
     return events.pack(members)
 
 
