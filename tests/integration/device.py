@@ -16,7 +16,7 @@ from edgefn import events
 from edgefn.address import BrokerAddress
 from edgefn.bus import Backoff, Bus, Message
 
-PATIENCE = 40.0  # seconds until a test gives up waiting: two cores, shared with other tests' compilers
+PATIENCE = 60.0  # seconds until a test gives up waiting: two cores, shared with other tests' compilers
 GATEWAY = "testbed"
 
 
