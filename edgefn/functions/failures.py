@@ -29,9 +29,9 @@ def obituary(worker: Worker, id: str, wall: int) -> Outcome:
     return Outcome(id, results.get(worker.cause, "failed"), why, wall=wall)
 
 
-def told(invocation: Invocation, outcome: Outcome, policy: Policy | None, *, again: bool, untold: int) -> str:
-    """A line for the log. policy: None where the handler is gone; untold: failures of it that were not told before."""
-    attempt = f"attempt {invocation.attempt} of {policy.retries + 1}" if policy else "its handler is gone"
+def told(invocation: Invocation, outcome: Outcome, policy: Policy, *, again: bool, untold: int) -> str:
+    """A line for the log. untold: failures of its handler that were not told before."""
+    attempt = f"attempt {invocation.attempt} of {policy.retries + 1}"
     how = "is tried again" if again else "goes to the dead letters"
     more = f"; {untold} more failures since the last one that was told" if untold else ""
     return f"{invocation.function}: {outcome.error[:MAX_TOLD]} on {invocation.topic} ({attempt}); it {how}{more}"

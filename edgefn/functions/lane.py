@@ -36,6 +36,7 @@ class Running:
 
     invocation: Invocation
     worker: Worker
+    deployment: Deployment  # it ends as it began, whatever becomes of its handler meanwhile
     started: int  # monotonic ns; when it was given to the worker
     timer: asyncio.TimerHandle | None = None
     deadline: int = 0  # monotonic ns; 0 while the worker begins

@@ -87,6 +87,8 @@ class Scheduler:
             if lane.deployment is not None:
                 key = (lane.deployment.source, lane.deployment.manifest.is_async)
                 lane.program = lane.deployment.program(memory[key])
+        for lane in self.lanes.values():
+            self._take_back(lane)
         programs = {lane.program for lane in self.lanes.values()}
         self.pool.retire(lambda program: program in programs)
         self._listeners = {}
@@ -97,6 +99,21 @@ class Scheduler:
         if wanted:
             self.pool.want()
         self._pump()
+
+    def _take_back(self, lane: Lane) -> None:
+        """What waits for a worker of another version has not begun, and the worker would leave without it."""
+        for running in reversed(list(lane.running.values())):
+            if not running.deadline and running.worker.program != lane.program:
+                self.pool.returned(running.worker, running.invocation.id)
+                self._put_back(lane, running)
+
+    def _put_back(self, lane: Lane, running: Running) -> None:
+        """An attempt that does not count: its invocation is the next one again."""
+        del lane.running[running.invocation.id]
+        if running.timer is not None:
+            running.timer.cancel()
+        self._bytes += running.invocation.size
+        lane.put_back(running.invocation)
 
     def _lane(self, name: str) -> Lane:
         lane = self.lanes.get(name)
@@ -215,7 +232,9 @@ class Scheduler:
                         moved = True
 
     def _start(self, lane: Lane, invocation: Invocation, worker: Worker) -> None:
-        running = lane.running[invocation.id] = Running(invocation, worker, self._clock.monotonic())
+        assert lane.deployment is not None
+        running = Running(invocation, worker, lane.deployment, self._clock.monotonic())
+        lane.running[invocation.id] = running
         self._bytes -= invocation.size
         self.pool.begin(worker, invocation.id, lane.name)
         loop = asyncio.get_running_loop()
@@ -228,8 +247,7 @@ class Scheduler:
 
     def _call(self, lane: Lane, running: Running) -> None:
         """Now the time counts."""
-        assert lane.deployment is not None
-        invocation, worker, manifest = running.invocation, running.worker, lane.deployment.manifest
+        invocation, worker, manifest = running.invocation, running.worker, running.deployment.manifest
         if running.timer is not None:
             running.timer.cancel()
         timeout = manifest.policy.timeout
@@ -296,16 +314,13 @@ class Scheduler:
         self.pool.returned(worker, id)
         lane.meter.note(outcome.result, running.started - invocation.arrived, outcome.wall, outcome.cpu, outcome.peak)
         self._metrics.count("functions.invocations", reason=outcome.result)
-        if outcome.result == "done" and lane.deployment is not None:
-            self._done(lane, lane.deployment, running, outcome)
-        elif outcome.result == "done":  # it was removed meanwhile; nobody knows what its values are called
-            lane.release(invocation)
-            self.journal.complete(Completion(invocation, change=outcome.state))
+        if outcome.result == "done":
+            self._done(lane, running, outcome)
         else:
-            self._failed(lane, invocation, outcome)
+            self._failed(lane, running, outcome)
 
-    def _done(self, lane: Lane, deployment: Deployment, running: Running, outcome: Outcome) -> None:
-        invocation = running.invocation
+    def _done(self, lane: Lane, running: Running, outcome: Outcome) -> None:
+        invocation, deployment = running.invocation, running.deployment
         lane.release(invocation)
         if outcome.ts is not None:
             invocation.ts, invocation.own_clock = outcome.ts, invocation.topic.startswith(self._drivers)
@@ -336,13 +351,14 @@ class Scheduler:
             )
         )  # fmt: skip
 
-    def _failed(self, lane: Lane, invocation: Invocation, outcome: Outcome) -> None:
-        policy = lane.deployment.manifest.policy if lane.deployment is not None else None
+    def _failed(self, lane: Lane, running: Running, outcome: Outcome) -> None:
+        """Where its handler is paused or gone, what is tried again waits for it."""
+        invocation, policy = running.invocation, (lane.deployment or running.deployment).manifest.policy
         lane.last_error = failures.last_error(invocation, outcome, self._clock.now())
-        again = policy is not None and outcome.result != "unfit" and invocation.attempt <= policy.retries
+        again = outcome.result != "unfit" and invocation.attempt <= policy.retries
         if (untold := lane.may_tell(self._clock.monotonic())) is not None:
             log.warning("%s", failures.told(invocation, outcome, policy, again=again, untold=untold))
-        if not again or policy is None:
+        if not again:
             lane.release(invocation)
             self._bury(lane, invocation, outcome.result, f"{outcome.error}\n{outcome.traceback}".strip())
             return
@@ -377,12 +393,8 @@ class Scheduler:
             guilty = worker.cause != "timeout" or not running.deadline or now >= running.deadline
             innocent = worker.cause in ("template", "stop", "idle", "recycled") or not guilty
             if innocent and running.invocation.bystander < BYSTANDER:
-                del lane.running[call]
-                if running.timer is not None:
-                    running.timer.cancel()
                 running.invocation.bystander += worker.cause != "stop"
-                self._bytes += running.invocation.size
-                lane.put_back(running.invocation)
+                self._put_back(lane, running)
                 self._metrics.count("functions.bystanders")
                 continue
             self._settle(lane, call, failures.obituary(worker, call, now - (running.started or now)))

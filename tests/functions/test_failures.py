@@ -32,7 +32,7 @@ def test_a_line_of_the_log_names_handler_topic_and_what_comes_next() -> None:
     assert told(invocation, outcome, Policy(retries=3), again=True, untold=0) == (
         "f: ValueError: no on a/b (attempt 2 of 4); it is tried again"
     )
-    assert told(invocation, outcome, None, again=False, untold=7) == (
-        "f: ValueError: no on a/b (its handler is gone); it goes to the dead letters; "
+    assert told(invocation, outcome, Policy(retries=1), again=False, untold=7) == (
+        "f: ValueError: no on a/b (attempt 2 of 2); it goes to the dead letters; "
         "7 more failures since the last one that was told"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgefn.functions.invocation import from_row
-from tests.functions.helpers import functions
+from tests.functions.helpers import deployments, functions
 
 LIGHT = """
 from edgefn import on
@@ -304,3 +304,80 @@ async def test_a_captured_key_is_a_text_wherever_one_is_wanted(tmp_path: Path) -
         assert await fn.outcomes("slips", 1) == {"done": 1}
         assert fn.out.published == [("hall", b"hall")]
         assert fn.scheduler.lanes["slips"].memory.values == {"n": b"1", "hall": b'"hall"'}
+
+
+PAUSED = """
+import pathlib, time
+from edgefn import on
+
+@on("a", retries=1, backoff="1ms")
+def a(event, ctx):
+    pathlib.Path(ctx.secret("here")).touch()
+    while not pathlib.Path(ctx.secret("here") + ".go").exists():
+        time.sleep(0.005)
+    if event["fail"] and event.attempt == 1:
+        raise RuntimeError("once")
+    ctx.forward(event.attempt)
+    ctx.invoke("b")
+    return event.attempt
+
+@on("b")
+def b(event):
+    return "b"
+"""
+
+
+async def test_what_a_new_version_finds_in_a_worker_that_begins_runs_in_the_new_one_at_no_cost(tmp_path: Path) -> None:
+    async with functions(tmp_path) as fn:
+        source = "import time\nfrom edgefn import on\ntime.sleep(0.2)\n@on('a', retries=0)\ndef a(): return {}\n"
+        fn.write("a.py", source.format(1))
+        first, second = fn.invoke("a", durable=True), fn.invoke("a", durable=True)
+        fn.write("a.py", source.format(2))
+        await fn.until(lambda: len(fn.out.values) == 2)
+        assert fn.out.values == [("a", 2), ("a", 2)]
+        assert await fn.outcomes("a", 2) == {"done": 2}
+        assert [one.id for one in fn.commit().done] == [first.id, second.id]
+
+
+async def test_one_that_waits_for_its_worker_while_its_handler_is_paused_waits_for_the_handler(tmp_path: Path) -> None:
+    async with functions(tmp_path) as fn:
+        (tmp_path / "a.py").write_text(
+            "import time\nfrom edgefn import on\ntime.sleep(0.2)\n@on('a', retries=0)\ndef a(): return 1\n"
+            "@on('b', retries=0)\ndef b(): return 1\n"
+        )
+        both = deployments(tmp_path / "a.py")
+        fn.scheduler.deploy(both)
+        fn.invoke("a", durable=True)
+        fn.scheduler.deploy([one for one in both if one.manifest.name == "b"])
+        fn.invoke("b")
+        await fn.until(lambda: fn.out.values == [("b", 1)])
+        assert fn.scheduler.lanes["a"].waiting == 1
+        fn.scheduler.deploy(both)
+        await fn.until(lambda: ("a", 1) in fn.out.values)
+        assert not fn.commit().letters
+
+
+@pytest.mark.parametrize("fail", [False, True])
+async def test_one_that_runs_while_its_handler_is_paused_has_its_effects_and_its_retries(
+    tmp_path: Path, *, fail: bool
+) -> None:
+    async with functions(tmp_path) as fn:
+        here = tmp_path / "here"
+        (tmp_path / "secrets" / "here").write_text(str(here))
+        (tmp_path / "a.py").write_text(PAUSED)
+        both = deployments(tmp_path / "a.py")
+        fn.scheduler.deploy(both)
+        invocation = fn.invoke("a", f'{{"fail": {str(fail).lower()}}}'.encode(), durable=True)
+        await fn.until(here.exists)
+        fn.scheduler.deploy([one for one in both if one.manifest.name == "b"])
+        (tmp_path / "here.go").touch()
+        if fail:
+            await fn.outcomes("a", 1)
+            assert not fn.commit().letters
+            fn.scheduler.deploy(both)
+        await fn.until(lambda: ("b", "b") in fn.out.values)
+        attempt = 2 if fail else 1
+        assert ("a", attempt) in fn.out.values
+        cut = fn.commit()
+        assert [item.payload for item in cut.items] == [b"%d" % attempt]
+        assert invocation in cut.done
