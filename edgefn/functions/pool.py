@@ -253,6 +253,8 @@ class Pool:
         worker.calls.pop(id, None)
         worker.begun.pop(id, None)
         worker.idle_since = self._monotonic()
+        if not worker.calls and worker.leaving:
+            asyncio.get_running_loop().call_later(LEAVING, self._insist, worker)
         if not worker.calls and self._sweep is None and not self._stopping:
             self._sweep = asyncio.get_running_loop().call_later(self._idle, self._let_idle_go)
 
@@ -288,9 +290,9 @@ class Pool:
                 self.let_go(worker)
 
     def _gone(self, worker: Worker, status: int) -> None:
-        if worker.ended:
+        if worker.status is not None:
             return
-        worker.status, worker.ended = status, True
+        worker.status = status
         if worker.pid:  # 0 would be our own group
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(worker.pid, signal.SIGKILL)  # what it has started and not ended
@@ -298,6 +300,7 @@ class Pool:
         if worker.transport is not None:
             _drain(worker.transport)
             worker.transport.abort()
+        worker.ended = True  # not before its last words are heard
         if worker.printed is not None:
             worker.printed.close()
         self._ended(worker)

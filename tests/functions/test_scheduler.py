@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -306,6 +307,37 @@ async def test_a_captured_key_is_a_text_wherever_one_is_wanted(tmp_path: Path) -
         assert fn.scheduler.lanes["slips"].memory.values == {"n": b"1", "hall": b'"hall"'}
 
 
+LAST_WORDS = """
+import os, threading
+from edgefn import on
+
+@on("a", retries=0)
+def a(event, ctx):
+    if event["leave"]:
+        ctx.publish("b", "last")
+        threading.Timer(0.1, os._exit, (0,)).start()
+"""
+
+CLINGS = """
+import asyncio
+from edgefn import on
+
+tasks = []
+
+async def cling():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+@on("a")
+async def a(event, ctx):
+    tasks.append(asyncio.create_task(cling()))
+    ctx.publish("begun", "")
+    await asyncio.sleep(0.2)
+"""
+
 PAUSED = """
 import pathlib, time
 from edgefn import on
@@ -381,3 +413,35 @@ async def test_one_that_runs_while_its_handler_is_paused_has_its_effects_and_its
         cut = fn.commit()
         assert [item.payload for item in cut.items] == [b"%d" % attempt]
         assert invocation in cut.done
+
+
+async def test_what_a_worker_said_before_it_died_counts_also_where_its_death_is_heard_first(tmp_path: Path) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write("a.py", LAST_WORDS)
+        fn.invoke("a", b'{"leave": false}')
+        await fn.outcomes("a", 1)
+        (worker,) = fn.scheduler.pool.workers.values()
+        assert worker.transport is not None
+        assert isinstance(worker.transport, asyncio.Transport)
+        worker.transport.pause_reading()
+        fn.invoke("a", b'{"leave": true}', durable=True)
+        await fn.until(lambda: worker.ended)
+        assert await fn.outcomes("a", 2) == {"done": 2}
+        assert fn.out.published == [("b", b"last")]
+        assert not fn.commit().letters
+
+
+async def test_a_worker_that_was_told_to_leave_and_does_not_when_its_calls_are_through_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place would be taken for ever."""
+    monkeypatch.setattr("edgefn.functions.pool.LEAVING", 0.05)
+    async with functions(tmp_path) as fn:
+        fn.write("a.py", CLINGS)
+        fn.invoke("a")
+        await fn.until(lambda: fn.out.published)
+        (worker,) = fn.scheduler.pool.workers.values()
+        fn.write("a.py", CLINGS + "\n")
+        await fn.until(lambda: worker.ended)
+        assert await fn.outcomes("a", 1) == {"done": 1}
+        assert worker.cause == "idle"
