@@ -44,6 +44,13 @@ class Cover:
 
 
 @dataclass(slots=True, eq=False)
+class End:
+    """Whether a commit holds the end of an invocation, or is about to. Apart from it, so that nobody keeps those before it."""
+
+    taken: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class Invocation:
     """An event on its way through one handler. `id` stays the same however often it is tried or delivered."""
 
@@ -64,6 +71,24 @@ class Invocation:
     cover: Cover = field(default_factory=Cover)
     stored: bool = False  # there is a row of it
     published: Counter[bytes] = field(default_factory=Counter)  # by all attempts so far
+    end: End = field(default_factory=End)
+    begun_by: End | None = None  # of the invocation that has started this one
+
+    @property
+    def is_storable(self) -> bool:
+        """Whether a commit may hold anything of it.
+
+        What another one has started waits for that one's end: if it was done and stored first, a crash would run the other
+        again, and nobody would know that what it starts was there before.
+        """
+        return not self.durable or (self.cover.is_due and (self.begun_by is None or self.begun_by.taken))
+
+    def child(self, id: str, function: str, topic: str, payload: bytes) -> Invocation:
+        """One that this one starts: durable where this one is, and of the same event."""
+        return Invocation(
+            id, function, topic, payload, self.key, self.captures, self.ts,
+            durable=self.durable, cover=self.cover, begun_by=self.end,
+        )  # fmt: skip
 
     @property
     def owner(self) -> str:

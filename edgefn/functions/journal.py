@@ -111,16 +111,21 @@ class Journal:
         """Takes what can be stored now."""
         cut = Cut([], self._loose, [], [], [])
         self._loose = []
-        for function, waiting in list(self._completions.items()):
-            change: dict[str, bytes | None] = {}
-            while waiting and _is_storable(waiting[0].invocation):
-                self._take(waiting.popleft(), cut, change)
+        changes: dict[str, dict[str, bytes | None]] = {}
+        moved = True
+        while moved:  # what is taken lets that be taken which it has started, of whatever handler
+            moved = False
+            for function, waiting in self._completions.items():
+                while waiting and waiting[0].invocation.is_storable:
+                    self._take(waiting.popleft(), cut, changes.setdefault(function, {}))
+                    moved = True
+        for function, change in changes.items():
             if (part := self._memory(function).part(change)) is not None:
                 cut.parts.append(part)
-            if not waiting:
+            if not self._completions[function]:
                 del self._completions[function]
         for invocation in list(self._unwritten.values()):
-            if _is_storable(invocation):
+            if invocation.is_storable:
                 del self._unwritten[invocation.id]
                 cut.parts.append(CheckpointPart(invocation.owner, "snapshot", invocation.row()))
                 if not invocation.stored:
@@ -131,6 +136,7 @@ class Journal:
 
     def _take(self, completion: Completion, cut: Cut, change: dict[str, bytes | None]) -> None:
         invocation = completion.invocation
+        invocation.end.taken = True
         if invocation.stored:
             cut.parts.append(CheckpointPart(invocation.owner, "drop"))
         else:
@@ -154,7 +160,3 @@ class Journal:
     def waiting(self) -> Mapping[str, Invocation]:
         """Durable invocations that are not stored as done, by id."""
         return self._known
-
-
-def _is_storable(invocation: Invocation) -> bool:
-    return not invocation.durable or invocation.cover.is_due

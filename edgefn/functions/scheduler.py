@@ -344,12 +344,7 @@ class Scheduler:
     def _child(self, parent: Invocation, name: str, topic: str, payload: bytes, number: int) -> None:
         """What an invocation starts is durable where it is, and starts once for each of its ids."""
         id = id_of(name, parent.id, number) if parent.durable else new_id()
-        self.invoke(
-            Invocation(
-                id, name, topic, payload, parent.key, parent.captures, parent.ts,
-                durable=parent.durable, cover=parent.cover,
-            )
-        )  # fmt: skip
+        self.invoke(parent.child(id, name, topic, payload))
 
     def _failed(self, lane: Lane, running: Running, outcome: Outcome) -> None:
         """Where its handler is paused or gone, what is tried again waits for it."""

@@ -189,3 +189,23 @@ def test_whatever_happens_each_event_is_stored_once_and_no_state_before_its_row(
     again = Memory("f")
     again.restore([msgspec.msgpack.encode(dict.fromkeys(effects, b"1"))])
     assert desk.memory("f").values == again.values
+
+
+def test_what_an_invocation_has_started_is_not_stored_before_it_is_itself() -> None:
+    """Else a crash in between would run it again, and start the same once more after that was done and forgotten."""
+    desk = Desk()
+    early = desk.event("early")  # not covered: what is done after it waits for it
+    parent = desk.event("parent", engine=0)
+    desk.commit()  # the row of the parent
+    desk.journal.complete(Completion(early, [item(1)]))
+    desk.journal.complete(Completion(parent, [item(2)]))
+    done = parent.child("done", "g", "invoke/f", b"{}")
+    waits = parent.child("waits", "h", "invoke/f", b"{}")
+    for child in (done, waits):
+        desk.journal.add(child)
+    desk.journal.complete(Completion(done, [item(3)]))
+    assert not desk.commit()
+    desk.journal.cover(1)
+    cut = desk.commit()
+    assert cut.items == [item(1), item(2), item(3)]
+    assert cut.rows == [waits]
