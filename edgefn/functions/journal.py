@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgefn.clock import NS
-from edgefn.functions.invocation import Invocation
+from edgefn.functions.invocation import Cover, Invocation
 from edgefn.functions.memory import Change, Memory
 from edgefn.store import CheckpointPart, Letter, NewItem
 
@@ -56,6 +56,7 @@ class Journal:
         self._unwritten: dict[str, Invocation] = {}  # of these, those whose row is not there or not right
         self._completions: dict[str, deque[Completion]] = {}  # by handler, in the order in which they ended
         self._loose: list[CheckpointPart] = []  # of no invocation that is stored
+        self._covered: list[Cover] = []  # by a commit of the engine's that is not being stored yet
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._engine = 0
         self._since = 0  # when that engine began
@@ -99,16 +100,21 @@ class Journal:
 
     def engine_started(self, engine: int) -> None:
         self._engine, self._since = engine, self._monotonic()
+        self._covered.clear()  # by a commit of the one before, which nobody stores any more
 
     def cover(self, engine: int) -> None:
         """The engine has cut its next commit: it covers all events that it has brought so far."""
         late = self._monotonic() - self._since > PATIENCE
         for invocation in self._known.values():
             if invocation.cover.engine == engine or late:
-                invocation.cover.committed = True
+                self._covered.append(invocation.cover)
 
-    def cut(self) -> Cut:
-        """Takes what can be stored now."""
+    def cut(self, *, with_engine: bool) -> Cut:
+        """Takes what can be stored now. with_engine: together with that commit of the engine's which has come."""
+        if with_engine:
+            for cover in self._covered:
+                cover.committed = True
+            self._covered.clear()
         cut = Cut([], self._loose, [], [], [])
         self._loose = []
         changes: dict[str, dict[str, bytes | None]] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from edgefn import link
@@ -23,6 +24,7 @@ from edgefn.store import CheckpointPart, Commit, Item, Store
 
 log = logging.getLogger(__name__)
 
+STOP = 5.0  # seconds that a stopping gateway waits for the commit that is under way
 RETRY = (1.0, 30.0)  # seconds: the first wait after the store has refused a commit, and the longest
 FULL = "the disk is full: the store does not grow, and new items use the room of those that were sent"
 
@@ -68,8 +70,10 @@ class Commits:
         self._metrics = metrics
         self._budget = WriteBudget(daily_writes, interval)
         self._queue: asyncio.Queue[link.Message] = asyncio.Queue(1)  # the engine sends one and waits
-        self._idle = asyncio.Event()  # no commit is under way
+        self._idle = asyncio.Event()  # no commit of an engine is under way
         self._idle.set()
+        self._new_engine = asyncio.Event()  # is about to begin
+        self._turn = asyncio.Lock()  # of the commit that is under way
         self._last = clock.monotonic()
         self._trouble = ""
 
@@ -93,15 +97,21 @@ class Commits:
         """A new engine begins: what the one before has sent and is not being stored cannot be confirmed to it."""
         while not self._queue.empty():
             self._queue.get_nowait()
-        await self._idle.wait()
+        self._new_engine.set()
+        try:
+            await self._idle.wait()
+        finally:
+            self._new_engine.clear()
 
     async def run(self) -> None:
         """Stores each commit of the engine, and what Python handlers have done when the engine has nothing to commit."""
         while True:
             message = await self._next()
-            self._idle.clear()
+            if message is not None:
+                self._idle.clear()
             try:
-                await self._commit(message)
+                async with self._turn:
+                    await self._commit(message)
             finally:
                 self._idle.set()
 
@@ -122,13 +132,23 @@ class Commits:
 
     async def flush(self) -> None:
         """What Python handlers have done at the end."""
-        await self._idle.wait()
-        await self._commit(None, patient=False)
+        try:
+            async with asyncio.timeout(STOP):
+                await self._turn.acquire()
+        except TimeoutError:
+            log.error(
+                "the store takes nothing: what Python handlers have done is lost, or is done again where it is durable"
+            )
+            return
+        try:
+            await self._commit(None, patient=False)
+        finally:
+            self._turn.release()
 
     async def _commit(self, message: link.Message | None, *, patient: bool = True) -> None:
         self._last = self._clock.monotonic()
         if message is None:
-            cut = self._journal.cut()
+            cut = self._journal.cut(with_engine=False)
             if cut:
                 await self._put(None, cut, patient)
             return
@@ -152,7 +172,7 @@ class Commits:
                 async with self._time.steady:
                     rows = self._confirmed.rows(message) if message is not None else []
                     # After the rows, which may start Python handlers: these go into the same commit.
-                    cut = cut or self._journal.cut()
+                    cut = cut or self._journal.cut(with_engine=message is not None)
                     items = [*self._uplinks.items(row.item() for row in rows), *self._uplinks.items(cut.items)]
                     stored = await self._store.commit(Commit(items, [*_parts(message), *cut.parts], cut.letters))
             except StoreDamagedError:
@@ -163,10 +183,11 @@ class Commits:
                 self._trouble = str(error)
                 if not patient:
                     return None
-                await asyncio.sleep(delay)
+                await self._pause(delay, message)
                 delay = min(delay * 2, longest)
                 if message is not None and message["engine"] != self._generation():
                     message = None  # what the Python handlers have done is stored all the same
+                    self._idle.set()
                 continue
             if self._trouble:
                 log.warning("the store takes commits again")
@@ -177,6 +198,15 @@ class Commits:
             self._watch_writes()
             self._uplinks.kick()
             return (rows, stored) if message is not None else None
+
+    async def _pause(self, delay: float, message: link.Message | None) -> None:
+        """Until the store is asked again: at once, where it is a new engine that waits."""
+        if message is None:
+            await asyncio.sleep(delay)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._new_engine.wait()
 
     def _watch_writes(self) -> None:
         """Lets the engine commit less often where the disk gets more than its budget."""

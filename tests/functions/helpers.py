@@ -76,7 +76,7 @@ class Functions:
 
     def commit(self) -> Cut:
         """What a commit would store, stored."""
-        cut = self.scheduler.journal.cut()
+        cut = self.scheduler.journal.cut(with_engine=True)
         self.scheduler.journal.stored(cut)
         return cut
 

@@ -34,7 +34,7 @@ class Desk:
         return invocation
 
     def commit(self) -> Cut:
-        cut = self.journal.cut()
+        cut = self.journal.cut(with_engine=True)
         self.journal.stored(cut)
         return cut
 
