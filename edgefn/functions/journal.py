@@ -53,6 +53,7 @@ class Journal:
         self._memory = memory
         self._monotonic = monotonic
         self._known: dict[str, Invocation] = {}  # durable, and not stored as done
+        self._passing: set[str] = set()  # ids of what is not durable, and waits or runs
         self._unwritten: dict[str, Invocation] = {}  # of these, those whose row is not there or not right
         self._completions: dict[str, deque[Completion]] = {}  # by handler, in the order in which they ended
         self._loose: list[CheckpointPart] = []  # of no invocation that is stored
@@ -66,14 +67,17 @@ class Journal:
         invocation = self._known.get(id)
         if invocation is not None and not invocation.stored:
             invocation.cover.engine, invocation.cover.committed = self._engine, False
-        return invocation is not None or id in self._finished
+        return invocation is not None or id in self._passing or id in self._finished
 
     def holds(self, id: str) -> bool:
         """Whether it runs or waits, or is done and the store does not know yet."""
         return id in self._known
 
     def add(self, invocation: Invocation) -> None:
-        """A durable invocation waits."""
+        """An invocation waits."""
+        if not invocation.durable:
+            self._passing.add(invocation.id)
+            return
         self._known[invocation.id] = invocation
         if not invocation.stored:
             self._unwritten[invocation.id] = invocation
@@ -92,6 +96,7 @@ class Journal:
 
     def complete(self, completion: Completion) -> None:
         invocation = completion.invocation
+        self._passing.discard(invocation.id)
         self._memory(invocation.function).change(completion.change)
         if invocation.durable or completion.items or completion.change or completion.letter:
             self._unwritten.pop(invocation.id, None)

@@ -41,6 +41,7 @@ class Running:
     timer: asyncio.TimerHandle | None = None
     deadline: int = 0  # monotonic ns; 0 while the worker begins
     published: Counter[bytes] = field(default_factory=Counter)
+    is_behind: bool = False  # its worker was given the state anew meanwhile, without what this one does to it
 
 
 class Lane:

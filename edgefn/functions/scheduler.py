@@ -153,33 +153,31 @@ class Scheduler:
 
     def invoke(self, invocation: Invocation) -> bool:
         """Takes an invocation in. False where it is known already, or was not taken: that is counted."""
-        if invocation.durable and self.journal.knows(invocation.id):
+        if self.journal.knows(invocation.id):
             self._metrics.count("functions.redelivered")
             return False
         lane = self._lane(invocation.function)
         invocation.arrived = self._clock.monotonic()
         if lane.deployment is not None:
             policy = lane.deployment.manifest.policy
-            if lane.waiting >= policy.max_queue or self._bytes + invocation.size > MAX_BYTES:
-                what = policy.on_overflow or ("dead-letter" if invocation.durable else "drop-oldest")
+            what = policy.on_overflow or ("dead-letter" if invocation.durable else "drop-oldest")
+            while lane.waiting >= policy.max_queue or self._bytes + invocation.size > MAX_BYTES:
                 if not self._overflow(lane, invocation, what):
                     return False
-        if invocation.durable:
-            self.journal.add(invocation)
+        self.journal.add(invocation)
         lane.queue.append(invocation)
         self._bytes += invocation.size
         self._pump()
         return True
 
     def _overflow(self, lane: Lane, new: Invocation, what: str) -> bool:
-        """Makes room, or gives the new one up; returns whether there is room for it."""
+        """Gives the oldest or the new one up; returns whether the new one may still be taken in."""
         self._metrics.count("functions.dropped", reason="queue_full")
         lane.meter.dropped["queue_full"] += 1
         if what == "drop-oldest" and lane.queue:
             oldest = lane.queue.popleft()
             self._bytes -= oldest.size
-            if oldest.durable:
-                self.journal.complete(Completion(oldest))
+            self.journal.complete(Completion(oldest))
             return True
         if what == "dead-letter":
             if new.durable:
@@ -255,6 +253,9 @@ class Scheduler:
         memory = lane.memory
         known = worker.knows.get(lane.name) == memory.version
         worker.knows[lane.name] = memory.version
+        if not known:
+            for other in lane.running.values():
+                other.is_behind |= other.worker is worker and other is not running
         worker.send(
             Call(
                 invocation.id, manifest.function, lane.name, manifest.takes, invocation.topic, invocation.key,
@@ -329,7 +330,7 @@ class Scheduler:
             items += self._outlet.returned(deployment, invocation, outcome.value)
         before = lane.memory.version
         self.journal.complete(Completion(invocation, items, outcome.state))
-        if running.worker.knows.get(lane.name) == before:  # it has made the change itself
+        if running.worker.knows.get(lane.name) == before and not running.is_behind:  # it has made the change itself
             running.worker.knows[lane.name] = lane.memory.version
         for number, one in enumerate(outcome.invokes):
             if one.name not in self.lanes or self.lanes[one.name].deployment is None:

@@ -445,3 +445,68 @@ async def test_a_worker_that_was_told_to_leave_and_does_not_when_its_calls_are_t
         await fn.until(lambda: worker.ended)
         assert await fn.outcomes("a", 1) == {"done": 1}
         assert worker.cause == "idle"
+
+
+async def test_what_is_not_durable_and_comes_again_while_it_runs_or_waits_is_taken_in_once(tmp_path: Path) -> None:
+    """Of two of one id in one worker nobody stopped the timer of the first, which then killed the worker."""
+    async with functions(tmp_path) as fn:
+        fn.write(
+            "a.py",
+            "import asyncio\nfrom edgefn import on\n@on('a')\n"
+            "async def a(event):\n    await asyncio.sleep(event['for'])\n",
+        )
+        fn.invoke("a", b'{"for": 0.2}', id="same")
+        fn.invoke("a", b'{"for": 0.2}', id="same")
+        assert await fn.outcomes("a", 1) == {"done": 1}
+        assert fn.metrics.total("functions.redelivered") == 1
+        assert not fn.scheduler.lanes["a"].running
+        fn.invoke("a", b'{"for": 0}', id="same")  # it is remembered no longer than it is there
+        assert await fn.outcomes("a", 2) == {"done": 2}
+
+
+async def test_as_many_give_way_to_a_large_one_as_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefn.functions.scheduler.MAX_BYTES", 20_000)
+    async with functions(tmp_path) as fn:
+        (tmp_path / "secrets" / "open").write_text(str(tmp_path / "opened"))
+        fn.write("gate.py", GATE.format(options="").replace("max_queue=3", "max_queue=100"))
+        fn.invoke("gate")
+        for _ in range(10):
+            fn.invoke("gate")
+        for _ in range(10):
+            fn.invoke("gate", b'"' + b"x" * 10_000 + b'"')
+        lane = fn.scheduler.lanes["gate"]
+        assert sum(one.size for one in lane.queue) <= 20_000
+        assert lane.meter.dropped["queue_full"] == 20 - len(lane.queue)
+        fn.invoke("gate", b"x" * 30_000)  # for this one no room can be made
+        assert lane.meter.dropped["queue_full"] == 21 - len(lane.queue)
+        (tmp_path / "opened").touch()
+
+
+async def test_what_a_worker_did_while_it_was_given_an_older_state_is_not_forgotten(tmp_path: Path) -> None:
+    """A worker of the version before ends meanwhile, so the state goes to the new one anew: without what that has just done."""
+    async with functions(tmp_path) as fn:
+        source = (
+            "import asyncio\nfrom edgefn import on\n@on('a')\nasync def a(event, ctx):\n"
+            "    await asyncio.sleep(event['for'])\n"
+            "    ctx.state[event['what']] = 1\n    return sorted(ctx.state)\n"
+        )
+        fn.write("a.py", source)
+        fn.invoke("a", b'{"what": "w", "for": 0}')
+        await fn.outcomes("a", 1)
+        fn.invoke("a", b'{"what": "old", "for": 0.6}')
+        (old,) = fn.scheduler.pool.workers.values()
+        await fn.until(lambda: old.calls)
+        fn.write("a.py", source + "\n")
+        fn.invoke("a", b'{"what": "x", "for": 0}')
+        await fn.outcomes("a", 2)
+        new = next(one for one in fn.scheduler.pool.workers.values() if one is not old)
+        assert isinstance(new.transport, asyncio.Transport)
+        fn.invoke("a", b'{"what": "y", "for": 0}')
+        new.transport.pause_reading()  # what it says is heard after the old one is through
+        await fn.outcomes("a", 3)
+        fn.invoke("a", b'{"what": "z", "for": 0.3}')
+        new.transport.resume_reading()
+        await fn.outcomes("a", 5)
+        fn.invoke("a", b'{"what": "last", "for": 0}')
+        await fn.outcomes("a", 6)
+        assert fn.out.values[-1] == ("a", ["last", "old", "w", "x", "y", "z"])
