@@ -219,6 +219,19 @@ def _failed(call: Call, error: BaseException) -> Outcome:
 
 
 def _told(error: BaseException) -> str:
+    """Whatever it is: the gateway has to hear of it."""
+    try:
+        return _utf8(_in_words(error))
+    except Exception as another:  # of its own __str__
+        return f"{type(error).__name__}, and {type(another).__name__} when it was to be told"
+
+
+def _utf8(text: str) -> str:
+    """Without what no message can hold: half a character, such as of a file name in another encoding."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _in_words(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"it called sys.exit({error.code!r}); a handler returns, or raises an exception"
     if isinstance(error, MemoryError):
@@ -234,7 +247,7 @@ def _traceback(error: BaseException) -> str:
     here = Path(__file__).parent
     while frames is not None and Path(frames.tb_frame.f_code.co_filename).parent == here:
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))[-MAX_TRACEBACK:]
+    return _utf8("".join(traceback.format_exception(type(error), error, frames))[-MAX_TRACEBACK:])
 
 
 def serve(fork: Fork, sock: socket.socket) -> None:

@@ -510,3 +510,25 @@ async def test_what_a_worker_did_while_it_was_given_an_older_state_is_not_forgot
         fn.invoke("a", b'{"what": "last", "for": 0}')
         await fn.outcomes("a", 6)
         assert fn.out.values[-1] == ("a", ["last", "old", "w", "x", "y", "z"])
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        ("ValueError('\\udc80')", "ValueError: \\udc80"),
+        ("Mute()", "Mute, and ZeroDivisionError when it was to be told"),
+    ],
+)
+async def test_an_error_that_cannot_be_written_is_told_all_the_same(
+    tmp_path: Path, kind: str, raised: str, error: str
+) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write(
+            "a.py",
+            "from edgefn import on\nclass Mute(Exception):\n    def __str__(self): return 1 / 0\n"
+            f"@on('a', retries=0)\n{kind} a(): raise {raised}\n",
+        )
+        fn.invoke("a")
+        assert await fn.outcomes("a", 1) == {"failed": 1}
+        assert (fn.scheduler.lanes["a"].last_error or {})["error"] == error
