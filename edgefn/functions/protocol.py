@@ -91,7 +91,7 @@ class Forward(msgspec.Struct, frozen=True, array_like=True):
 
     values: bytes
     key: str | None
-    ts: Annotated[int, msgspec.Meta(ge=0, le=NS_MAX)] | None  # SQLite has no larger number, and raises no StoreError
+    ts: Annotated[int, msgspec.Meta(ge=0, le=NS_MAX)] | None  # the store refuses a larger one, and the commit with it
 
 
 class Invoke(msgspec.Struct, frozen=True, array_like=True):
