@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import edgefn
 from edgefn.api import Handler
 from edgefn.errors import Finding
 from edgefn.manifest import MAX_COLUMNS
@@ -50,6 +51,15 @@ _CALLS = {
     "set": "use a numpy array",
 }
 
+_CALLED = {
+    "filter": '@filter("sensors/{room}/climate")',
+    "transform": '@transform("sensors/{room}/climate")',
+    "on": '@on("sensors/{room}/motion")',
+    "every": '@every("5m")',
+    "watch": '@watch("/data/*.csv")',
+    "system": '@system("start")',
+}
+
 
 class Functions:
     """The functions of a file by name, and which of them a handler reaches."""
@@ -76,6 +86,22 @@ class Functions:
             seen[name] = None
             todo += [node.id for node in ast.walk(self.by_name[name]) if isinstance(node, ast.Name)]
         return [name for name in self.by_name if name in seen]
+
+
+def without_arguments(functions: Functions, namespace: Mapping[str, Any]) -> list[Finding]:
+    """Decorators that were forgotten to be called: they leave something that is no handler, and say nothing."""
+    return [
+        Finding(
+            functions.file,
+            node.lineno,
+            f"{node.name}: @{one.id} has no arguments",
+            f"write what it needs: {_CALLED[one.id]}",
+        )
+        for node in functions.tree.body
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for one in node.decorator_list
+        if isinstance(one, ast.Name) and one.id in _CALLED and namespace.get(one.id) is getattr(edgefn, one.id)
+    ]
 
 
 def check(functions: Functions, handlers: list[Handler], namespace: dict[str, Any]) -> list[Finding]:

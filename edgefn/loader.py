@@ -183,16 +183,17 @@ def describe(file: Path, source: str) -> tuple[list[Handler], list[FunctionSpec]
         raise HandlerError(Finding(str(file), error.lineno or 0, f"not valid Python: {error.msg}{shown}")) from error
     module = run(file, source)
     handlers, specs = api.handlers_of(module.__dict__), triggers.functions_of(module.__dict__)
-    if not handlers and not specs:
+    findings = lint.without_arguments(functions, module.__dict__)
+    if not handlers and not specs and not findings:
         raise HandlerError(
             Finding(
                 str(file),
                 0,
                 "no handler in this file",
-                "put @filter, @transform, @aggregate, @anomaly or @on on a function",
+                "put a decorator on a function, such as @filter, @aggregate, @anomaly, @on, @every, @cron, @watch or @system",
             )
         )
-    findings = lint.check(functions, handlers, module.__dict__)
+    findings += lint.check(functions, handlers, module.__dict__)
     names: dict[str, Handler | FunctionSpec] = {}
     everything: list[Handler | FunctionSpec] = [*handlers, *specs]
     for handler in everything:

@@ -149,7 +149,7 @@ def on(
         place = place_of(function)
         if not sources:
             raise place.error("@on() names no source", '@on("sensors/{room}/motion"), or @on(handler)')
-        for source in sources:
+        for source in reversed(sources):
             _note(function, place, _source(place, source, retained), options)
         return function
 
@@ -213,7 +213,8 @@ def system(*occasions: Occasion, **options: Unpack[FunctionOptions]) -> Callable
         known = get_args(Occasion)
         for occasion in occasions:
             if occasion not in known:
-                raise place.error(f"@system({occasion!r})", f"known are {', '.join(known)}")
+                raise place.error(f"@system({occasion!r}): there is no such occasion", f"known are {', '.join(known)}")
+        for occasion in reversed(occasions):
             _note(function, place, OnOccasion(occasion), options)
         if not occasions:
             raise place.error("@system() names no occasion", f"known are {', '.join(known)}")

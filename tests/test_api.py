@@ -236,7 +236,7 @@ def test_what_is_no_function_is_refused():
 
 
 def test_a_file_without_a_handler_and_one_with_two_of_a_name_are_refused():
-    assert "no handler in this file\n    put @filter" in refused("x = 1\n")
+    assert "no handler in this file\n    put a decorator on a function, such as @filter" in refused("x = 1\n")
     twice = "@ef.filter('a')\ndef f(x):\n    return True\n@ef.filter('b', name='f')\ndef g(x):\n    return True\n"
     assert "f: defined twice in this file" in refused(twice)
 

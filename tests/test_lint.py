@@ -185,6 +185,11 @@ def test_what_an_anomaly_puts_out(tmp_path: Path) -> None:
         ("@filter('t/#/x')\ndef f(x):\n    return x > 0\n", "# can only be the last level"),
         ("@filter('t', name='a/b')\ndef f(x):\n    return x > 0\n", "name 'a/b'"),
         ("x = 1\n", "no handler in this file"),
+        ("@filter\ndef f(x):\n    return True\n", "f: @filter has no arguments"),
+        (
+            "@filter('t')\ndef f(x):\n    return True\n@transform\ndef g(x):\n    return x\n",
+            "g: @transform has no arguments",
+        ),
         ("@filter('t')\ndef f():\n    return True\n", "it takes no field"),
         ("@filter('t')\ndef f(*x):\n    return True\n", "named one by one"),
         ("@filter('t')\nasync def f(x):\n    return True\n", "a compiled handler is a plain function"),

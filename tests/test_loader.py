@@ -107,6 +107,12 @@ def test_a_byte_order_mark_and_windows_line_ends_are_harmless(tmp_path: Path, ca
         (b"x = '\0'\n", 0, "null bytes"),
         (b"#" * (2 << 20), 0, "the file has 2097152 bytes"),
         (b"", 0, "no handler in this file"),
+        (b"from edgefn import every\n@every\ndef f(): pass\n", 3, "f: @every has no arguments"),
+        (
+            b"from edgefn import system\n@system('disk-full')\ndef f(): pass\n",
+            2,
+            "@system('disk-full'): there is no such occasion",
+        ),
         (b"import nothing_of_that_name\n", 1, "No module named 'nothing_of_that_name'"),
         (b"\nx = 1 / 0\n", 2, "ZeroDivisionError"),
         (b"import sys\nsys.exit(0)\n", 2, "SystemExit"),

@@ -34,7 +34,7 @@ def told(invocation: Invocation, outcome: Outcome, policy: Policy, *, again: boo
     attempt = f"attempt {invocation.attempt} of {policy.retries + 1}"
     how = "is tried again" if again else "goes to the dead letters"
     more = f"; {untold} more failures since the last one that was told" if untold else ""
-    return f"{invocation.function}: {outcome.error[:MAX_TOLD]} on {invocation.topic} ({attempt}); it {how}{more}"
+    return f"{invocation.function} on {invocation.topic}: {outcome.error[:MAX_TOLD]} ({attempt}); it {how}{more}"
 
 
 def last_error(invocation: Invocation, outcome: Outcome, now: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from edgefn.errors import EdgefnError
 from edgefn.functions import protocol
 from edgefn.functions.context import MAX_PAYLOAD, Context, State, UnfitError, to_json
 from edgefn.functions.event import Event
@@ -28,6 +29,7 @@ from edgefn.functions.protocol import Broken, Call, Fork, Leave, Outcome, Publis
 
 MAX_TRACEBACK = 4000  # characters; the end says what went wrong
 PAGE = resource.getpagesize()
+OURS = (Path(__file__).parent, Path(__file__).parents[1])
 
 
 class Connection:
@@ -242,12 +244,24 @@ def _in_words(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """Without the frames of edgefn above the handler's own."""
-    frames = error.__traceback__
-    here = Path(__file__).parent
-    while frames is not None and Path(frames.tb_frame.f_code.co_filename).parent == here:
-        frames = frames.tb_next
-    return _utf8("".join(traceback.format_exception(type(error), error, frames))[-MAX_TRACEBACK:])
+    """Without edgefn's own frames; of its own errors, without what was behind them: the message says it."""
+    told = traceback.TracebackException.from_exception(error)
+    part: traceback.TracebackException | None = told
+    raised: BaseException | None = error
+    while part is not None and raised is not None:
+        part.stack = traceback.StackSummary.from_list([one for one in part.stack if not _is_ours(one.filename)])
+        if isinstance(raised, EdgefnError):
+            part.__cause__ = part.__context__ = None
+        part, raised = (
+            (part.__cause__, raised.__cause__) if part.__cause__ is not None else (part.__context__, raised.__context__)
+        )
+    if not told.stack and told.__cause__ is None and told.__context__ is None:
+        return ""
+    return _utf8("".join(told.format())[-MAX_TRACEBACK:])
+
+
+def _is_ours(file: str) -> bool:
+    return Path(file).parent in OURS
 
 
 def serve(fork: Fork, sock: socket.socket) -> None:

@@ -88,6 +88,27 @@ async def test_is_contained_and_named(tmp_path: Path, what: str, caplog: pytest.
         await still_works(fn)
 
 
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("def bad(event, ctx):\n    ctx.publish('a', object())\n", "ctx.publish('a', object())"),
+        ("def bad(event, ctx):\n    ctx.secret('none')\n", "ctx.secret('none')"),
+        ("async def bad():\n    await asyncio.sleep(100)\n", "await asyncio.sleep(100)"),
+        ("def bad():\n    try: 1 / 0\n    except ZeroDivisionError: open('/none')\n", "open('/none')"),
+        ("def bad():\n    return object()\n", ""),
+    ],
+)
+async def test_a_traceback_has_the_handler_s_lines_and_none_of_edgefn(tmp_path: Path, source: str, line: str) -> None:
+    async with functions(tmp_path) as fn:
+        fn.write("bad.py", HEAD + source)
+        fn.invoke("bad", durable=True)
+        await fn.outcomes("bad", 1)
+        (letter,) = fn.commit().letters
+        assert line in letter.detail
+        assert "edgefn/" not in letter.detail
+        assert ("Traceback" in letter.detail) == bool(line)
+
+
 async def test_a_flood_of_output_is_cut_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with functions(tmp_path) as fn:

@@ -30,9 +30,9 @@ def test_a_worker_s_end_is_told_as_it_was() -> None:
 def test_a_line_of_the_log_names_handler_topic_and_what_comes_next() -> None:
     invocation, outcome = Invocation("1", "f", "a/b", b"", attempt=2), Outcome("1", "failed", "ValueError: no")
     assert told(invocation, outcome, Policy(retries=3), again=True, untold=0) == (
-        "f: ValueError: no on a/b (attempt 2 of 4); it is tried again"
+        "f on a/b: ValueError: no (attempt 2 of 4); it is tried again"
     )
     assert told(invocation, outcome, Policy(retries=1), again=False, untold=7) == (
-        "f: ValueError: no on a/b (attempt 2 of 2); it goes to the dead letters; "
+        "f on a/b: ValueError: no (attempt 2 of 2); it goes to the dead letters; "
         "7 more failures since the last one that was told"
     )
