@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from types import TracebackType
@@ -28,11 +29,14 @@ class Spec:
     port: int
     topic: str  # {} is the key
     n: int
-    kind: str = "json"  # or "batch"
+    kind: str = "json"  # or "batch", or "sized"
     qos: int = 0
     rate: float = 0.0  # events a second; 0: as fast as the broker reads
     mark: int = 0  # ends with a mark of this number
-    start: int = 0  # sensor time of the first batch event, in ns
+    start: int = 0  # sensor time of the first event, in ns
+    keys: int = workload.KEYS
+    step: int = 10 * workload.US  # ns of sensor time from one JSON event to the next
+    size: int = 0  # bytes of each payload, where the kind is "sized"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Sent:
     started: int  # monotonic ns
     ended: int
     bytes: int  # of PUBLISH frames
+    cpu: float  # seconds that sending took of the generator's own CPU
 
 
 class Generator:
@@ -111,17 +116,24 @@ def _send_acknowledged(connection: Connection, data: memoryview, ends: list[int]
     sock.setblocking(True)
 
 
+def _frames(spec: Spec) -> Iterator[bytes]:
+    if spec.kind == "batch":
+        return workload.batch_frames(spec.topic, spec.n, spec.start)
+    if spec.kind == "sized":
+        return workload.sized_frames(spec.topic, spec.n, spec.size)
+    return workload.json_frames(spec.topic, spec.n, spec.qos, keys=spec.keys, start=spec.start, step=spec.step)
+
+
 def main() -> None:
     spec = Spec(**json.loads(sys.argv[1]))
-    make = workload.batch_frames(spec.topic, spec.n, spec.start) if spec.kind == "batch" else None
-    frames = list(make or workload.json_frames(spec.topic, spec.n, spec.qos))
+    frames = list(_frames(spec))
     ends = list(accumulate(map(len, frames)))
     data = memoryview(b"".join(frames))
     del frames
     with Connection(spec.port, "bench-load") as connection:
         print("ready", flush=True)
         sys.stdin.readline()
-        started = time.monotonic_ns()
+        started, cpu = time.monotonic_ns(), time.process_time()
         if spec.qos:
             _send_acknowledged(connection, data, ends)
         elif spec.rate:
@@ -130,7 +142,8 @@ def main() -> None:
             connection.send(data)
         if spec.mark:
             connection.send(workload.mark(spec.mark))
-        print(json.dumps({"started": started, "ended": time.monotonic_ns(), "bytes": len(data)}), flush=True)
+        sent = Sent(started, time.monotonic_ns(), len(data), time.process_time() - cpu)
+        print(json.dumps(asdict(sent)), flush=True)
         sys.stdin.readline()  # a connection closed now could take the end with it
 
 

@@ -21,6 +21,12 @@ def pss(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) << 10
 
 
+def peak(pid: int) -> int:
+    """The most bytes that it has had resident at once."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) << 10
+
+
 def voluntary_switches(pid: int) -> int:
     """How often its threads have gone to sleep: each is a wake-up of the CPU."""
     total = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.load import Spec
 from bench.rig import Rig
 from bench.rows import Options, Row, Target
 from bench.throughput import in_turns
@@ -10,7 +11,8 @@ from bench.workload import CLIMATE
 
 def run(options: Options) -> list[Row]:
     with Rig({"climate.py": CLIMATE}) as rig:
-        pair = in_turns(rig, 20_000 if options.quick else 60_000, options.repeats, qos=1)
+        n = 20_000 if options.quick else 60_000
+        pair = in_turns(rig, Spec(rig.broker.port, "bench/{}/climate", n, qos=1), options.repeats)
     return [
         Row(
             "QoS 1 JSON events, acknowledged after commit",
@@ -19,7 +21,8 @@ def run(options: Options) -> list[Row]:
             f"mosquitto_sub {pair.peer_rate:,.0f}/s",
             pair.rate / pair.peer_rate,
             Target(0.7, 0.95, "higher", "ratio"),
-            pair.account(),
+            f"{pair.account()}; {pair.margin}",
             bool(pair.lost),
-        )
+        ),
+        *pair.costs("QoS 1"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -85,7 +86,9 @@ class Rig:
     def __enter__(self) -> Rig:
         with ExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgefn-bench-")))
+            others = proc.family(os.getpid())
             self.broker = stack.enter_context(PrivateBroker(config=UNLIMITED))
+            (self.broker_pid,) = proc.family(os.getpid()).keys() - others.keys()
             self.cloud = stack.enter_context(PrivateBroker(config=UNLIMITED))
             (self.folder / "handlers").mkdir()
             (self.folder / "state").mkdir(mode=0o700)

@@ -36,6 +36,34 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """One line of a plot. A point is x, the median y of its runs, and their smallest and largest y."""
+
+    name: str
+    points: tuple[tuple[float, float, float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One plot of several curves: x is logarithmic, y where `log` says so, else it begins at 0."""
+
+    title: str
+    x: str
+    y: str
+    curves: tuple[Curve, ...]
+    log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Panels side by side, which become NAME.svg."""
+
+    name: str
+    title: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One line of the table. `value` is None where it could not be measured: `note` then says why."""
 
@@ -47,6 +75,7 @@ class Row:
     target: Target | None = None
     note: str = ""
     lost: bool = False  # something was lost on the way: the number does not count
+    figure: Figure | None = None  # what `--plot` draws of it
 
     @property
     def verdict(self) -> str:

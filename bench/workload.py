@@ -50,6 +50,31 @@ def second(temperature) -> Second:
     return Second(temperature.mean(), temperature.max())
 '''
 
+KEYED = CLIMATE.replace('tumbling("1s")', 'tumbling("1s", idle="3s")')  # a key of 100,000 has its turn once in a second
+
+SIZED = '''\
+"""One reading out of a message of any size."""
+
+from typing import NamedTuple
+
+from edgefn import aggregate, filter, tumbling
+
+
+@filter("bench/{room}/sized")
+def plausible(temperature):
+    return -40 < temperature < 85
+
+
+class Second(NamedTuple):
+    mean: float
+    peak: float
+
+
+@aggregate(plausible, tumbling("1s"))
+def second(temperature) -> Second:
+    return Second(temperature.mean(), temperature.max())
+'''
+
 VIBRATION = '''\
 """Samples in batches: keep what is plausible, summarise each second, and score every sample."""
 
@@ -107,18 +132,37 @@ def mark(number: int) -> bytes:
     return b"".join(publish("mark/end", b'{"n":%d,"value":%d}' % (number, value)) for value in (0, 1))
 
 
-def json_frames(topic: str, n: int, qos: int) -> Iterator[bytes]:
-    """Readings of about 80 bytes from KEYS rooms, 10 µs apart by their own clock, which begins now."""
-    start = time.time_ns()
+def json_frames(
+    topic: str, n: int, qos: int, *, keys: int = KEYS, start: int = 0, step: int = 10 * US
+) -> Iterator[bytes]:
+    """Readings of about 80 bytes from so many rooms, `step` ns apart by their own clock, which begins at `start` or now."""
+    start = start or time.time_ns()
     for i in range(n):
         payload = b'{"ts":%d,"temperature":%d.%02d,"humidity":%d.5,"battery":%d}' % (
-            start + i * 10 * US,
+            start + i * step,
             18 + i % 9,
             i % 100,
             40 + i % 20,
             80 + i % 10,
         )
-        yield publish(topic.format(f"room{i % KEYS:02d}"), payload, i % 65535 + 1 if qos else 0)
+        yield publish(topic.format(f"room{i % keys:02d}"), payload, i % 65535 + 1 if qos else 0)
+
+
+def sized_payload(size: int, i: int = 0) -> bytes:
+    """`size` bytes of JSON: a temperature, and what no handler asks for: a spectrum, as devices send with large messages."""
+    head = b'{"temperature":%d.%d' % (18 + i % 9, i % 10)
+    left = size - len(head) - 1
+    if left < 15:
+        return head + b" " * left + b"}"
+    count, rest = divmod(left - len(b',"spectrum":[0]'), len(b"-0.125,"))
+    return head + b',"spectrum":[' + b"-0.125," * count + b"0" + b" " * rest + b"]}"
+
+
+def sized_frames(topic: str, n: int, size: int) -> Iterator[bytes]:
+    """Readings of `size` bytes from KEYS rooms, without a time of their own: it would not fit into 20 bytes."""
+    payloads = [sized_payload(size, i) for i in range(90)]
+    for i in range(n):
+        yield publish(topic.format(f"room{i % KEYS:02d}"), payloads[i % len(payloads)])
 
 
 def batch_span(n: int) -> int:
