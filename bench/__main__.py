@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import edgefn
+from bench import plot
 from bench.rows import Options, Row, sign
 
 QUICK = ("qos0", "qos1", "batch", "cpu", "latency", "memory", "idle", "start", "enqueue", "backlog", "functions")
@@ -36,7 +37,10 @@ def main() -> int:
     )
     parser.add_argument("--full", action="store_true", help="a backlog of 1,000,000 rows and 300 aggregates")
     parser.add_argument("--only", choices=NAMES, action="append", help="this benchmark; may be given several times")
+    parser.add_argument("--plot", metavar="FOLDER", type=Path, help="measure nothing: draw what was measured last")
     arguments = parser.parse_args()
+    if arguments.plot is not None:
+        return _plot(arguments.plot)
     options = Options(quick=arguments.quick, full=arguments.full)
     RESULTS.parent.mkdir(exist_ok=True)
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -60,6 +64,16 @@ def main() -> int:
     console.print(_table(rows))
     console.print(_machine()["machine"], highlight=False)
     return 1 if failed else 0
+
+
+def _plot(folder: Path) -> int:
+    try:
+        for path in plot.write(RESULTS, folder):
+            print(path)
+    except plot.NothingToPlotError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 def _table(rows: list[Row]) -> Table:

@@ -43,7 +43,7 @@ def run(options: Options) -> list[Row]:
     closing = median((one.cpu_closed - one.cpu) / most * 1e6 for one in pairs[most].ours)
     lost = any(pair.lost for pair in pairs.values())
     closed = Curve(
-        "with the summaries of all keys",
+        "with all summaries",
         tuple(point(keys, [one.cpu_closed / one.n * 1e6 for one in pair.ours]) for keys, pair in pairs.items()),
     )
     return [
@@ -66,7 +66,7 @@ def run(options: Options) -> list[Row]:
                         "CPU of the engine",
                         "keys",
                         "µs per event",
-                        (cpu_curve("until the last event is done", pairs), closed),
+                        (cpu_curve("to the last event", pairs), closed),
                     ),
                     Panel("Rate", "keys", "events per second", rate_curves(pairs)),
                 ),

@@ -14,7 +14,7 @@ from bench import proc
 from bench.load import Generator, Sent, Spec
 from bench.null_reader import null_rate
 from bench.rig import Rig
-from bench.rows import Row
+from bench.rows import Row, sign
 from bench.workload import SECOND, batch_span
 
 SUBSCRIBED = 0.3  # seconds that mosquitto_sub gets to subscribe: it does not tell when it has
@@ -104,7 +104,7 @@ def per_million(runs: list[Run]) -> dict[str, float]:
 
 
 def _parts(seconds: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3g}" for name, value in seconds.items())
+    return ", ".join(f"{name} {sign(value)}" for name, value in seconds.items())
 
 
 def through_gateway(rig: Rig, spec: Spec, *, aggregate: str = "second", samples: int = 1) -> Run:
