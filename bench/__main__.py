@@ -23,7 +23,8 @@ from bench import plot
 from bench.rows import Options, Row, sign
 
 QUICK = ("qos0", "qos1", "batch", "cpu", "latency", "memory", "idle", "start", "enqueue", "backlog", "functions")
-NAMES = (*QUICK, "drain", "writes", "growth")
+GROWTHS = ("growth_handlers", "growth_keys", "growth_payloads")
+NAMES = (*QUICK, "drain", "writes", *GROWTHS)
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 COLOURS = {"aim": "green", "must": "yellow", "missed": "red", "not measured": "red"}
 
@@ -32,9 +33,7 @@ Benchmark = Callable[[Options], list[Row]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure a whole gateway on this machine.")
-    parser.add_argument(
-        "--quick", action="store_true", help="a first look: one repetition, without the three slow ones"
-    )
+    parser.add_argument("--quick", action="store_true", help="a first look: one repetition, without the slow ones")
     parser.add_argument("--full", action="store_true", help="a backlog of 1,000,000 rows and 300 aggregates")
     parser.add_argument("--only", choices=NAMES, action="append", help="this benchmark; may be given several times")
     parser.add_argument("--plot", metavar="FOLDER", type=Path, help="measure nothing: draw what was measured last")

@@ -50,7 +50,7 @@ def write(results: Path, folder: Path) -> list[Path]:
     found = json.loads(results.read_text()) if results.exists() else {"rows": []}
     figures = [figure(row["figure"]) for row in found["rows"] if row.get("figure")]
     if not figures:
-        raise NothingToPlotError(f"{results} has no figures; measure some: python -m bench --only growth")
+        raise NothingToPlotError(f"{results} has no figures; measure some: python -m bench --only growth_keys")
     folder.mkdir(parents=True, exist_ok=True)
     repeats = 1 if found["options"]["quick"] else 3
     runs = "one run" if repeats == 1 else f"medians of {repeats} runs, the bars reach from the least to the most"

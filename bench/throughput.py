@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -107,10 +107,16 @@ def _parts(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {sign(value)}" for name, value in seconds.items())
 
 
-def through_gateway(rig: Rig, spec: Spec, *, aggregate: str = "second", samples: int = 1) -> Run:
-    """Sends, waits for the alert of the mark behind the last event, then for summaries of everything."""
+def through_gateway(
+    rig: Rig, spec: Spec, *, aggregate: str = "second", samples: int = 1, counted: Callable[[], int] | None = None
+) -> Run:
+    """Sends, waits for the alert of the mark behind the last event, then for summaries of everything.
+
+    `counted` tells how many samples have been accounted for, where that is more than those in the summaries of `aggregate`.
+    """
+    count = counted or (lambda: rig.samples[aggregate])
     pids = {"engine": rig.engine, "edgefn run": rig.gateway, "broker": rig.broker_pid}
-    before, cpu = rig.samples[aggregate], {name: proc.cpu_seconds(pid) for name, pid in pids.items()}
+    before, cpu = count(), {name: proc.cpu_seconds(pid) for name, pid in pids.items()}
     with Generator(spec) as generator:
         generator.go()
         at = rig.wait_mark(spec.mark)
@@ -118,9 +124,9 @@ def through_gateway(rig: Rig, spec: Spec, *, aggregate: str = "second", samples:
         sent = generator.result()
     expected = spec.n * samples
     with suppress(TimeoutError):  # the difference is the result
-        rig.wait("summaries of all", lambda: rig.samples[aggregate] - before >= expected, 20)
+        rig.wait("summaries of all", lambda: count() - before >= expected, 20)
     closed = proc.cpu_seconds(rig.engine) - cpu["engine"]
-    lost = expected - (rig.samples[aggregate] - before)
+    lost = expected - (count() - before)
     return Run(spec.n, (at - sent.started) / 1e9, sent, {**used, "generator": sent.cpu}, closed, lost)
 
 

@@ -50,7 +50,16 @@ def second(temperature) -> Second:
     return Second(temperature.mean(), temperature.max())
 '''
 
-KEYED = CLIMATE.replace('tumbling("1s")', 'tumbling("1s", idle="3s")')  # a key of 100,000 has its turn once in a second
+# Local: else the uplink would still be at work on the summaries when the next run begins.
+KEYED = CLIMATE.replace('tumbling("1s")', 'tumbling("1s"), to="local"')
+
+# The same for a hundred thousand keys: each has its turn once in some seconds, and its window has to wait for it.
+MANY = (
+    KEYED.replace('"1s"', '"1s", idle="6s"')
+    .replace("/climate", "/many")
+    .replace("def second", "def many")
+    .replace("plausible", "plausible_many")
+)
 
 SIZED = '''\
 """One reading out of a message of any size."""

@@ -99,6 +99,6 @@ def test_without_figures_the_error_says_how_to_get_some(
     monkeypatch.setattr(program, "RESULTS", results(tmp_path / "latest.json"))
     monkeypatch.setattr("sys.argv", ["bench", "--plot", str(tmp_path)])
     assert program.main() == 1
-    assert "measure some: python -m bench --only growth" in capsys.readouterr().err
+    assert "measure some: python -m bench --only growth_keys" in capsys.readouterr().err
     with pytest.raises(plot.NothingToPlotError):
         plot.write(tmp_path / "missing.json", tmp_path)
