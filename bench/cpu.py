@@ -15,7 +15,7 @@ from bench.workload import CLIMATE
 
 
 def run(options: Options) -> list[Row]:
-    n = 60_000 if options.quick else 150_000
+    n = 60_000 if options.quick else 100_000
     full, paced, peer, rates = [], [], [], []
     lost = 0
     with Rig({"climate.py": CLIMATE}) as rig:
@@ -24,7 +24,7 @@ def run(options: Options) -> list[Row]:
             peer.append(cost)
             rates.append(rate)
             one = through_gateway(rig, Spec(rig.broker.port, "bench/{}/climate", n, mark=rig.next_mark()))
-            slow = Spec(rig.broker.port, "bench/{}/climate", n // 6, rate=10_000, mark=rig.next_mark())
+            slow = Spec(rig.broker.port, "bench/{}/climate", n // 5, rate=10_000, mark=rig.next_mark())
             two = through_gateway(rig, slow)
             full.append(one.cpu / one.n * 1e6)
             paced.append(two.cpu / two.n * 1e6)

@@ -9,8 +9,8 @@ from bench.rows import Figure, Options, Panel, Row
 from bench.throughput import Pair, peer_of, through_gateway, through_mosquitto_sub
 from bench.workload import SIZED
 
-# Bytes of a payload, and how many such messages: about a second's work, and no more than 200 MB in the generator.
-LOADS = {20: 200_000, 200: 150_000, 2_000: 50_000, 20_000: 8_000, 100_000: 2_000}
+# Bytes of a payload, and how many such messages: about a second's work, and no more than 100 MB in the generator.
+LOADS = {20: 100_000, 200: 100_000, 2_000: 30_000, 20_000: 5_000, 100_000: 1_000}
 
 
 def run(options: Options) -> list[Row]:
@@ -18,7 +18,7 @@ def run(options: Options) -> list[Row]:
     with Rig({"sized.py": SIZED}) as rig:
         for number in range(-1, options.repeats):
             for size, pair in pairs.items():
-                n = LOADS[size] // (4 if options.quick else 1)
+                n = LOADS[size] // (2 if options.quick else 1)
                 if number < 0:
                     n //= 10
                 load = Spec(rig.broker.port, "bench/{}/sized", n, "sized", mark=rig.next_mark(), size=size)

@@ -133,7 +133,8 @@ def _panel(panel: Panel) -> Iterator[str]:
     ticks = log_ticks(low, high) if panel.log else linear_ticks(high)
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     x = Scale(xs[0], xs[-1], LEFT + 22, right - 22, log=True)
-    y = Scale(ticks[0], ticks[-1], bottom, TOP, log=panel.log)
+    # A logarithmic axis has no zero to stand on: below its lowest point there has to be room for a label.
+    y = Scale(ticks[0], ticks[-1], bottom - 18 if panel.log else bottom, TOP, log=panel.log)
     unit = f"{panel.y}, logarithmic" if panel.log else panel.y
     yield (
         f'<text x="16" y="56" class="panel">{escape(panel.title)}'

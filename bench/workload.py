@@ -54,12 +54,7 @@ def second(temperature) -> Second:
 KEYED = CLIMATE.replace('tumbling("1s")', 'tumbling("1s"), to="local"')
 
 # The same for a hundred thousand keys: each has its turn once in some seconds, and its window has to wait for it.
-MANY = (
-    KEYED.replace('"1s"', '"1s", idle="6s"')
-    .replace("/climate", "/many")
-    .replace("def second", "def many")
-    .replace("plausible", "plausible_many")
-)
+MANY = KEYED.replace('"1s"', '"1s", idle="6s"')
 
 SIZED = '''\
 """One reading out of a message of any size."""
