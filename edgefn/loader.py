@@ -9,10 +9,8 @@ gives a manifest with findings, never an exception; only this process runs code 
 from __future__ import annotations
 
 import codecs
-import hashlib
 import importlib.util
 import os
-import platform
 import resource
 import sys
 import time
@@ -26,7 +24,7 @@ from typing import Any
 import msgspec
 
 import edgefn
-from edgefn import api, lint, triggers
+from edgefn import aot, api, lint, machine, triggers
 from edgefn.api import Handler
 from edgefn.errors import Finding, HandlerError
 from edgefn.manifest import FunctionManifest, HandlerManifest, Manifest, Progress
@@ -36,38 +34,18 @@ MAX_SOURCE = 1 << 20
 # Bytes of data that loading may take, and for each handler more: 144 MB are taken for two, 331 MB for sixty.
 MAX_MEMORY, MAX_MEMORY_EACH = 768 << 20, 6 << 20
 Tell = Callable[[Progress], None]
-COMPILED = ("engine/codegen.py", "engine/compiled.py", "kernels")
+COMPILED = ("engine/aot_build.py", "engine/codegen.py", "engine/compiled.py", "engine/jit.py", "kernels")
 
 
 def version_of(source: bytes) -> str:
     """The hash of all that the machine code depends on: source, edgefn, its kernels, numba, Python and the CPU."""
     package = Path(edgefn.__file__).parent
-    parts = [source, edgefn.__version__.encode(), sys.version.encode(), _numba_version().encode(), _cpu()]
+    parts = [source, edgefn.__version__.encode(), machine.fingerprint()]
     for name in COMPILED:
         path = package / name
         files = sorted(path.glob("*.py")) if path.is_dir() else [path]
         parts += [file.read_bytes() for file in files]
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()
-
-
-def _numba_version() -> str:
-    from importlib.metadata import version
-
-    return version("numba")
-
-
-def _cpu() -> bytes:
-    """What distinguishes this CPU's instructions from another's, without loading LLVM to ask it."""
-    lines = set()
-    try:
-        with open("/proc/cpuinfo", "rb") as file:
-            lines = {line for line in file if line.startswith((b"model name", b"flags", b"Features", b"CPU part"))}
-    except OSError:
-        lines.add(platform.processor().encode())
-    return platform.machine().encode() + b"".join(sorted(lines))
+    return machine.digest(*parts)
 
 
 def cached(file: Path, cache: Path) -> Manifest | None:
@@ -78,8 +56,16 @@ def cached(file: Path, cache: Path) -> Manifest | None:
     except (OSError, msgspec.DecodeError):
         return None
     # The same content may have been loaded under another name.
-    whole = not manifest.handlers or Path(manifest.module).exists()
-    return msgspec.structs.replace(manifest, file=str(file), seconds=0.0) if whole else None
+    return msgspec.structs.replace(manifest, file=str(file), seconds=0.0) if _is_whole(manifest) else None
+
+
+def _is_whole(manifest: Manifest) -> bool:
+    """Whether the machine code is there too, and as good as this machine can make it."""
+    module = Path(manifest.module)
+    if not manifest.handlers:
+        return True
+    ahead = module.with_suffix(aot.SUFFIX).exists() or manifest.just_in_time or aot.unavailable()
+    return module.exists() and bool(ahead)
 
 
 def plain(data: bytes) -> bytes:
@@ -112,20 +98,21 @@ def _build(file: Path, cache: Path, tell: Tell) -> Manifest:
     version = version_of(source.encode())
     name = _module_name(version)
     target = cache / f"{name}.py"
-    if handlers:
-        _compile(file, source, handlers, target, tell)
+    just_in_time = _compile(file, source, handlers, target, tell) if handlers else ""
     manifest = Manifest(
         str(file),
         version,
         str(target) if handlers else "",
         tuple(HandlerManifest.of(handler) for handler in handlers),
         tuple(FunctionManifest.of(spec) for spec in specs),
+        just_in_time=just_in_time,
     )
     _write(cache / f"{name}.json", msgspec.json.encode(manifest).decode())
     return manifest
 
 
-def _compile(file: Path, source: str, handlers: list[Handler], target: Path, tell: Tell) -> None:
+def _compile(file: Path, source: str, handlers: list[Handler], target: Path, tell: Tell) -> str:
+    """Returns why numba has to compile the module wherever it is imported; empty: there is a library beside it."""
     functions = lint.Functions(source, str(file))
     n = sum(handler.function is not None for handler in handlers)
     tell(Progress("compiling", 0, n))
@@ -135,6 +122,8 @@ def _compile(file: Path, source: str, handlers: list[Handler], target: Path, tel
     _write(target, codegen.module_source(source, handlers, functions.reached(handlers)))
     try:
         with _counted(n, tell):
+            why = aot.unavailable() or _compile_ahead(target) or "its library cannot be loaded"
+        with _counted(n, tell):
             module = import_module(target)
         tell(Progress("self-test", n, n))
         _self_test(module, handlers)
@@ -143,32 +132,42 @@ def _compile(file: Path, source: str, handlers: list[Handler], target: Path, tel
         from edgefn.engine.explain import explain
 
         raise HandlerError(explain(error, str(file), target, source)) from error
+    return "" if target.with_suffix(aot.SUFFIX).exists() or aot.unavailable() else why
+
+
+def _compile_ahead(module: Path) -> str:
+    """Returns why it could not be done. What is wrong with the file is found again, and explained, when numba is asked."""
+    from edgefn.engine import aot_build
+
+    sys.modules.pop(module.stem, None)  # what was imported before has nothing left to compile
+    try:
+        functions = aot_build.collect(lambda: import_module(module))
+        if functions:
+            aot_build.build(functions, module.with_suffix(aot.SUFFIX), aot.folder(module.parent) / "support")
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        sys.modules.pop(module.stem, None)
+    return ""
 
 
 @contextmanager
 def _counted(n: int, tell: Tell) -> Iterator[None]:
-    """Tells of each loop that is through: a loop compiles while its decorator runs."""
-    from edgefn.engine import compiled
+    """Tells of each loop that is compiled."""
+    from edgefn.engine import jit
 
-    loop, done = compiled.loop, 0
+    done = 0
 
-    def counting(kind: str, state: Any) -> Callable[[Any], Any]:
-        decorate = loop(kind, state)
+    def told() -> None:
+        nonlocal done
+        done += 1
+        tell(Progress("compiling", min(done, n), n))
 
-        def decorated(function: Any) -> Any:
-            nonlocal done
-            ready = decorate(function)
-            done += 1
-            tell(Progress("compiling", done, n))
-            return ready
-
-        return decorated
-
-    compiled.loop = counting
+    jit.told, before = told, jit.told
     try:
         yield
     finally:
-        compiled.loop = loop
+        jit.told = before
 
 
 def describe(file: Path, source: str) -> tuple[list[Handler], list[FunctionSpec]]:

@@ -126,6 +126,7 @@ class Manifest(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
     traceback: str = ""
     seconds: float = 0.0  # what compiling took; 0 where the cache had it
+    just_in_time: str = ""  # why its machine code cannot be made ahead of time, where that of other files can
 
     @property
     def ok(self) -> bool:

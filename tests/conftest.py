@@ -6,8 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from edgefn import aot
 from edgefn.broker import PrivateBroker
 from tests.broker import make_broker
+
+
+@pytest.fixture(scope="session", autouse=True)
+def just_in_time() -> Iterator[None]:
+    """What tests compile in their own process, numba compiles: it checks the types of each call, and no C compiler is asked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aot, "unavailable", lambda: "in a test")
+        yield
 
 
 @pytest.fixture(scope="session")

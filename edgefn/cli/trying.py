@@ -42,6 +42,7 @@ def load(handlers: Iterable[Path]) -> list[Manifest]:
     """
     from rich.console import Console
 
+    from edgefn import aot
     from edgefn.trial import loading
 
     cache = cache_folder()
@@ -59,4 +60,7 @@ def load(handlers: Iterable[Path]) -> list[Manifest]:
             status.update(f"compiling {file.name}")
             return asyncio.run(Loader(cache).load(file, told))
 
-        return loading.load(loading.files_of(handlers), cache, build)
+        manifests = loading.load(loading.files_of(handlers), cache, build)
+        if not aot.missing(aot.folder(cache)):
+            os.environ.setdefault(aot.ENVIRONMENT, str(aot.folder(cache)))
+        return manifests

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import gc
 import logging
-import resource
 import signal
 import socket
 import sys
 
 from edgefn.clock import SharedClock
+from edgefn.engine import memory
 from edgefn.engine.engine import Engine
 from edgefn.errors import LinkClosedError
 from edgefn.link import Link
 from edgefn.processes import die_with_parent, log_to_stderr
 from edgefn.running import Watch
-
-
-def limit_memory(megabytes: int) -> None:
-    """What handlers may allocate on top of what is loaded by now. A kernel that wants more gets a MemoryError."""
-    with open("/proc/self/status") as status:
-        data = next(int(line.split()[1]) for line in status if line.startswith("VmData"))
-    limit = (data << 10) + (megabytes << 20)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def main() -> int:
@@ -31,7 +23,7 @@ def main() -> int:
     # The gateway says when to stop: Ctrl-C reaches the whole process group, and it must not tear a batch.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = Link(socket.socket(fileno=int(sys.argv[1])))
-    limit_memory(int(sys.argv[3]))
+    memory.limit(int(sys.argv[3]))
     gc.freeze()  # what is loaded by now stays: the collector need not look at it again
     try:
         Engine(link, Watch(int(sys.argv[2])), SharedClock(int(sys.argv[4]))).run()

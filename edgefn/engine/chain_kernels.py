@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from edgefn.engine import types
 from edgefn.engine.copying import copy
 from edgefn.engine.jit import compiled
 
@@ -39,9 +39,8 @@ TOUCHED, CLOSED = 1, 2
 # What `fresh` says of a row: no checkpoint has it; it came for a window that had been put out already.
 UNSAVED, REVISES = 1, 2
 
-types: Any = numba.types  # parts of it have annotations and parts have none
 _i64 = types.int64
-_KEYS = types.Array(numba.from_dtype(KEY), 1, "C")
+_KEYS = types.records(KEY)
 _I32S, _I64S, _U8S = types.int32[::1], types.int64[::1], types.uint8[::1]
 _F64SS = types.float64[:, ::1]
 _BLOCKS = types.Tuple(

@@ -23,8 +23,9 @@ def module_source(source: str, handlers: Iterable[Handler], functions: Iterable[
         "# Below: made by edgefn, one loop for each handler.",
         f"from edgefn.engine import compiled as {PREFIX}c",
         f"import numpy as {PREFIX}np",
+        f"{PREFIX}library = {PREFIX}c.library(__file__)",
     ]
-    lines += [f"{name} = {PREFIX}c.inline({name})" for name in functions]
+    lines += [f"{name} = {PREFIX}c.inline({name}, {PREFIX}library)" for name in functions]
     for handler in compiled:
         lines += _loop(handler)
     lines.append(f"{PREFIX}LOOPS = {{")
@@ -60,7 +61,7 @@ def _loop(handler: Handler) -> list[str]:
         *head,
         # A loop calls it by a name of its own: the author may call a handler `row` or `n`.
         f"{name}_call = {function}",
-        f"@{c}.loop({handler.kind!r}, {name}_dtype)",
+        f"@{c}.loop({handler.kind!r}, {name}_dtype, {PREFIX}library)",
         *write(handler),
     ]
 

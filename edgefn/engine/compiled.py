@@ -6,26 +6,27 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import numba
 import numpy as np
-from numba import types
-from numba.extending import register_jitable
 
 import edgefn.kernels
+from edgefn import aot
+from edgefn.engine import jit, types
+from edgefn.engine.types import Array, Signature
 
-# A division by zero is inf, as in numpy, and not an exception; an index out of range is an exception and not a read
-# of other memory; the kernel gives up Python's lock, so that a long one does not stop the other threads.
-OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": True, "nogil": True}
-# The author's function keeps its checks where it is called. The rows that the loop around it looks at are the engine's own:
-# checking each of them cost four times what the loop does (14 ns a row of a filter, 28 of an anomaly; 2.4 and 6.6 without).
-_LOOP: dict[str, Any] = {**OPTIONS, "boundscheck": False}
+# An index out of range is an exception and not a read of other memory. The author's function keeps its checks where it is
+# called. The rows that the loop around it looks at are the engine's own: checking each of them cost four times what the
+# loop does (14 ns a row of a filter, 28 of an anomaly; 2.4 and 6.6 without).
+OPTIONS: dict[str, Any] = {**jit.OPTIONS, "boundscheck": True}
 
 SKIPPED, RAISED, FIRST = 0, 1, 2  # what the counters of a kernel hold: events without a field, raised, where first
 
-_i64, _f64 = types.int64, types.float64
+_i64 = types.int64
 _I32S, _I64S, _F64S, _U8S = types.int32[::1], types.int64[::1], types.float64[::1], types.uint8[::1]
 _COLUMNS = types.float64[:, ::1]
 _NO_STATE = np.dtype([("none", "u1")])
@@ -36,11 +37,11 @@ _ROWS = (_i64, _I32S, _I64S, _I32S, _I64S, _COLUMNS, _I64S, _i64)
 _SEGMENTS = (_i64, _I64S, _I64S, _I32S, _I64S, _I64S, _COLUMNS)
 
 
-def _states(state: np.dtype[Any] | None) -> Any:
-    return types.Array(numba.from_dtype(_NO_STATE if state is None else state), 1, "C")
+def _states(state: np.dtype[Any] | None) -> Array:
+    return types.records(_NO_STATE if state is None else state)
 
 
-def signature(kind: str, state: np.dtype[Any] | None) -> Any:
+def signature(kind: str, state: np.dtype[Any] | None) -> Signature:
     """The types of a handler's loop: inputs, then state (one row per key), then outputs and the three counters."""
     states = _states(state)
     if kind == "filter":
@@ -54,14 +55,25 @@ def signature(kind: str, state: np.dtype[Any] | None) -> Any:
     raise ValueError(f"no loop is made for a {kind}")
 
 
-def loop(kind: str, state: np.dtype[Any] | None) -> Callable[[Callable[..., Any]], Any]:
-    """Compiles a loop at once, or takes it from the cache beside its module."""
-    compiled: Callable[[Callable[..., Any]], Any] = numba.njit(signature(kind, state), cache=True, **_LOOP)
-    return compiled
+def library(file: str) -> ModuleType | None:
+    """The machine code of a generated module, where that was compiled ahead of time."""
+    if jit.exports is not None:  # it is being made
+        return None
+    return aot.load(Path(file).with_suffix(aot.SUFFIX))
 
 
-def inline(function: Callable[..., Any]) -> Any:
+def loop(kind: str, state: np.dtype[Any] | None, library: ModuleType | None) -> Callable[[Callable[..., Any]], Any]:
+    """Takes a loop from its module's library, or compiles it at once, or takes it from numba's cache."""
+    return jit.compiled(signature(kind, state), library)
+
+
+def inline(function: Callable[..., Any], library: ModuleType | None) -> Any:
     """Makes the author's function callable from a loop; it is compiled with the loop that calls it."""
+    if library is not None:
+        return function
+    import numba
+
+    register_kernels()
     return numba.njit(**OPTIONS)(function)
 
 
@@ -122,13 +134,13 @@ def _fill(row: Any, value: Any) -> None:
             row[entry.name] = part
 
 
+@cache
 def register_kernels() -> None:
     """Makes every function of edgefn.kernels callable from compiled code."""
+    from numba.extending import register_jitable
+
     for module in pkgutil.iter_modules(edgefn.kernels.__path__, edgefn.kernels.__name__ + "."):
         namespace = import_module(module.name)
         for function in vars(namespace).values():
             if inspect.isfunction(function) and function.__module__ == module.name:
                 register_jitable(**OPTIONS)(function)
-
-
-register_kernels()

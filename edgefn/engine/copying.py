@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from edgefn.engine.jit import inlined
+from edgefn.engine.jit import inlined, intrinsic
 
 
 def _copy(typing: Any, to: Any, at: Any, source: Any, start: Any, n: Any) -> Any:
@@ -18,6 +15,9 @@ def _copy(typing: Any, to: Any, at: Any, source: Any, start: Any, n: Any) -> Any
     A loop over the elements costs ten times as much: each index is checked for being negative, and nothing tells the
     compiler that the two arrays are not one. Here nothing is checked, and they must not overlap.
     """
+    from numba import types
+    from numba.core import cgutils
+
     if to.dtype != source.dtype or to.ndim != 1 or source.ndim != 1:
         return None
 

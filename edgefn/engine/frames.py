@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 
+from edgefn.engine import types
 from edgefn.engine.jit import compiled
 
 # What is written about each message. FLAGS: the low half of the first byte (DUP, QoS, RETAIN).

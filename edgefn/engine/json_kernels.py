@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from edgefn import events
+from edgefn.engine import types
 from edgefn.engine.jit import compiled, inlined
 from edgefn.engine.number_kernels import INTEGER, KIND, MANTISSA, NEGATIVE, REAL, UNCERTAIN, read_number
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 
+from edgefn.engine import types
 from edgefn.engine.jit import compiled
 
 N, MEAN, MIN, MAX, SUM, STD, FIRST, LAST, PERCENTILE = range(9)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from edgefn import events
+from edgefn.engine import types
 from edgefn.engine.frames import PAYLOAD, PAYLOAD_LENGTH
 from edgefn.engine.jit import compiled
 from edgefn.engine.json_kernels import find, skip_key, skip_space, skip_string, skip_value

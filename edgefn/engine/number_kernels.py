@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 
+from edgefn.engine import types
 from edgefn.engine.jit import compiled, inlined
 
 UNCERTAIN = -1

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgefn import loader
 from edgefn.api import Field
-from edgefn.engine import loops, rolling, saved
+from edgefn.engine import loops, memory, rolling, saved
 from edgefn.engine.codegen import PREFIX
 from edgefn.engine.columns import Frame
 from edgefn.engine.decode import Decoder
@@ -66,7 +66,8 @@ class Plan:
         if not manifest.handlers:  # only Python ones, which the gateway runs
             return []
         try:
-            loops = getattr(loader.import_module(Path(manifest.module)), f"{PREFIX}LOOPS")
+            with memory.uncounted():
+                loops = getattr(loader.import_module(Path(manifest.module)), f"{PREFIX}LOOPS")
         except Exception:
             # The loader has compiled and tried it; what is wrong now is wrong with the cache. The others go on.
             log.exception(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
-from numba import types
 
 from edgefn import summaries
+from edgefn.engine import types
 from edgefn.engine.chain_kernels import BEGINNING, CLOSED, COUNT, KEY, KIND, LATENESS, NEVER, SIZE, STEP, TOUCHED
-from edgefn.engine.jit import compiled
+from edgefn.engine.jit import compiled, inlined
 from edgefn.engine.loops import FIRST, LAST, MAX, MEAN, MIN, PERCENTILE, STD, SUM, N
 from edgefn.kernels.sample import LARGEST
 from edgefn.summaries import SPAN
@@ -61,14 +60,13 @@ PANE_HEAD, PANES, PAGE_HEAD, PAGES, LATE, SKIPPED, STRANGE, FULL = range(8)
 ROW, LISTED, PENDING, WRITTEN = range(4)
 
 _i64, _f64 = types.int64, types.float64
-_KEYS, _PANES = types.Array(numba.from_dtype(KEY), 1, "C"), types.Array(numba.from_dtype(PANE), 1, "C")
-_CELLS, _LEAVES = types.Array(numba.from_dtype(CELL), 2, "C"), types.Array(numba.from_dtype(LEAF), 1, "C")
+_KEYS, _PANES = types.records(KEY), types.records(PANE)
+_CELLS, _LEAVES = types.records(CELL, 2), types.records(LEAF)
 _I32S, _I64S, _F64SS = types.int32[::1], types.int64[::1], types.float64[:, ::1]
 _COUNTS = types.uint32[:, ::1]  # of 32 bits: 10,000 samples a second in one bucket of one pane fill it in five days
 
 # The buckets are those of edgefn.summaries, by its own code.
-_bucket = compiled(_i64(_f64))(summaries.bucket)
-_middle = compiled(_f64(_i64))(summaries.middle)
+_bucket, _middle = inlined(summaries.bucket), inlined(summaries.middle)
 
 
 @compiled(_f64(_I64S, _i64, _i64, _i64, _f64, _f64))

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import types
-
+from edgefn.engine import types
 from edgefn.engine.chain_kernels import (
     _BLOCKS,
     _I32S,

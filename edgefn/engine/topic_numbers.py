@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
 
+from edgefn.engine import types
 from edgefn.engine.frames import TOPIC, TOPIC_LENGTH
 from edgefn.engine.jit import compiled
 

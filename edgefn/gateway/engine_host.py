@@ -9,11 +9,13 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from edgefn import link
+from edgefn import aot, link
 from edgefn.bus import Backoff
 from edgefn.manifest import Manifest
 from edgefn.processes import die_with_parent
@@ -23,6 +25,9 @@ log = logging.getLogger(__name__)
 
 CHECK = 0.5  # seconds at most between two looks at what the engine runs: each wakes the processor
 STOP_TIMEOUT = 4.0
+DOUBT = (
+    3  # times that an engine may die soon and unexplained before it does without the machine code made ahead of time
+)
 AT_ONCE = 5  # times that an engine is started again without a pause; one that keeps dying must not take the processor
 
 
@@ -61,6 +66,7 @@ class EngineHost:
         deadline: int,
         memory: int,
         cache: str,
+        machine_code: Callable[[], Path | None] = lambda: None,
         backoff: Backoff | None = None,
     ) -> None:
         self._supervisor = supervisor
@@ -68,6 +74,7 @@ class EngineHost:
         self._deadline = deadline
         self._memory = memory
         self._cache = cache
+        self._machine_code = machine_code
         self._backoff = backoff or Backoff(base=0.2, cap=30.0)
         self._numbers: dict[int, str] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -99,7 +106,8 @@ class EngineHost:
         failures = 0
         while not self._stopping:
             started = time.monotonic()
-            why = await self._run_once()
+            # One that dies while nobody's handler runs may have been given machine code that the card has damaged.
+            why = await self._run_once(self._machine_code() if failures < DOUBT else None)
             if self._stopping:
                 return
             self.restarts += 1
@@ -113,13 +121,15 @@ class EngineHost:
     def _blamed(self) -> str | None:
         return self._numbers.get(self._running)
 
-    async def _run_once(self) -> str:
-        """Starts one engine and returns, when it has ended, how it did."""
+    async def _run_once(self, machine_code: Path | None) -> str:
+        """Starts one engine and returns, when it has ended, how it did. Without machine code it has numba compile it."""
         ours, theirs = socket.socketpair()
         watch = Watch.create()
         self._numbers, self._running, self._hung = {}, 0, ""
         self.generation += 1
         environment = {**os.environ, "NUMBA_CACHE_DIR": self._cache, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        if machine_code is not None:
+            environment[aot.ENVIRONMENT] = str(machine_code)
         arguments = (str(theirs.fileno()), str(watch.fd), str(self._memory >> 20), str(self._clock_fd))
         try:
             self._process = await asyncio.create_subprocess_exec(

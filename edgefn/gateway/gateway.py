@@ -132,6 +132,7 @@ class Gateway:
                 deadline=config.engine.deadline,
                 memory=config.engine.memory,
                 cache=str(self._cache / "numba"),
+                machine_code=lambda: self.files.machine_code,
             )
             self.drivers = DriverProcess(
                 driver_configuration(config, self._address), self._drivers_ended, clock_fd=self._clock.fd

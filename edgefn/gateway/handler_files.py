@@ -113,11 +113,17 @@ class HandlerFiles:
     def _sorted(self) -> list[HandlerFile]:
         return [one for _, one in sorted(self._files.items())]
 
+    @property
+    def machine_code(self) -> Path | None:
+        """Where the engine finds its own loops; None: numba has to compile them."""
+        return self._loader.machine_code
+
     # What changes
 
     async def load_all(self) -> None:
         """Loads the folder as it is now; an empty one is made where there is none."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        await self._loader.prepare()
         await self._take(file_checks.handler_files(self.folder))
         if self._unsettled:
             # Where the kernel cannot say who writes a file, and the clock was not set yet, all of them are looked at twice.

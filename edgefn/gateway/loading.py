@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgefn import aot
 from edgefn.errors import Finding
 from edgefn.gateway import file_checks
 from edgefn.manifest import Manifest, Progress
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 # Seconds that loading may take, and for each handler more: a Pi 3 compiles four to eight times slower than a desktop.
 LOAD_TIMEOUT, LOAD_TIMEOUT_EACH = 60.0, 20.0
+PREPARE_TIMEOUT = 1200.0  # for the engine's own loops, which take a minute on a desktop
 MAX_LINE = 16 << 20  # bytes of a manifest
 MAX_PRINTED = 4 << 20  # bytes that a file may print while it is loaded
 SHOWN = 2000  # of them, the last, that go to the log
@@ -29,24 +31,44 @@ LAST_WORDS = 2.0  # seconds for a pipe's rest, once the process has ended: a chi
 Told = Callable[[Progress], Awaitable[None]]
 
 
+async def _nobody(progress: Progress) -> None: ...
+
+
 class Loader:
     """Compiles into `cache`. One process at a time: two that write one cache have crashed."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
-        self._is_warm = False
+        self._is_prepared = self._is_warm = False
+        self.machine_code: Path | None = None  # where the engine finds its own loops without numba
 
-    async def warm(self) -> None:
-        """Compiles the engine's own loops, where this machine has not done so yet: before the first file, and once."""
-        if not self._is_warm:
-            await _Process(self._cache, "the engine", _nobody).run(
-                "-c", "import edgefn.engine.engine", 5 * LOAD_TIMEOUT
-            )
-            self._is_warm = True
+    async def prepare(self, told: Told = _nobody) -> None:
+        """Compiles the engine's own loops ahead of time, where this machine can and has not done so yet: once."""
+        if self._is_prepared:
+            return
+        self._is_prepared = True
+        folder, why = aot.folder(self._cache), aot.unavailable()
+        if not why and aot.missing(folder):
+            log.info("compiling the engine's own loops for this machine: once, and some minutes on a small one")
+            process = _Process(self._cache, "the engine", told)
+            why = await process.run("-m", "edgefn.engine.aot_build", PREPARE_TIMEOUT, "--cache", str(self._cache))
+            if aot.missing(folder):
+                why = why or "the compiler left some out"
+        if why:
+            log.warning("the engine needs numba to run, which takes 130 MB and a second more: %s", why)
+        else:
+            self.machine_code = folder
+
+    async def _warm(self) -> None:
+        """Lets numba compile the engine's own loops, where that has to be: before the first file, and once."""
+        if not self._is_warm and self.machine_code is None:
+            await _Process(self._cache, "the engine", _nobody).run("-c", "import edgefn.engine.engine", PREPARE_TIMEOUT)
+        self._is_warm = True
 
     async def load(self, path: Path, told: Told) -> Manifest:
         """Never raises for what stands in the file; `told` hears how far it is."""
-        await self.warm()
+        await self.prepare()
+        await self._warm()
         try:
             handlers = path.read_bytes().count(b"\n@")
         except OSError:
@@ -64,8 +86,12 @@ def check(folder: Path, cache: Path, told: Callable[[str], None]) -> list[Manife
 
     async def run() -> list[Manifest]:
         compiler = Loader(cache)
+
+        async def tell_own(progress: Progress) -> None:
+            told(f"the engine's own loops, {progress.done} of {progress.of}")
+
         told("the engine's own loops")
-        await compiler.warm()
+        await compiler.prepare(tell_own)
         manifests = []
         for path in file_checks.handler_files(folder):
             told(path.name)
@@ -76,9 +102,6 @@ def check(folder: Path, cache: Path, told: Callable[[str], None]) -> list[Manife
         return manifests
 
     return asyncio.run(run())
-
-
-async def _nobody(progress: Progress) -> None: ...
 
 
 class _Process:
@@ -122,7 +145,7 @@ class _Process:
             return (
                 f"the loader ended with {_status(process.returncode)}; does it crash when it is imported?{self._end()}"
             )
-        if how == "-m" and self.manifest is None:
+        if what == "edgefn.loader" and self.manifest is None:
             return f"the loader ended before it was through; does it end its process when it is imported?{self._end()}"
         return ""
 

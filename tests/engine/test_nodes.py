@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgefn import aot
+from edgefn.aot import unavailable
 from edgefn.manifest import Manifest
 from tests.engine.harness import SECOND, Bench, compiled
 from tests.engine.zoo import ZOO
@@ -25,6 +28,20 @@ def plain() -> Any:
     sys.modules[module.__name__] = module
     exec(compile(ZOO, "zoo.py", "exec"), module.__dict__)
     return module
+
+
+@pytest.fixture(scope="session", params=["just in time", "ahead of time"])
+def zoo(folder: Path, zoo: Manifest, request: pytest.FixtureRequest) -> Manifest:
+    """Machine code means the same whenever it was made."""
+    if request.param == "just in time":
+        return zoo
+    if why := unavailable():
+        pytest.skip(why)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aot, "unavailable", unavailable)
+        made = compiled(folder, "ahead", f"{ZOO}\n# another module, with a library of its own\n")
+    assert Path(made.module).with_suffix(".so").exists()
+    return made
 
 
 @pytest.fixture

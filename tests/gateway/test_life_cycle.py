@@ -39,12 +39,20 @@ class InProcess(Loader):
         super().__init__(cache)
         self.loaded: list[str] = []
         self.meanwhile = lambda: None
+        self._is_prepared = True
 
     async def load(self, path: Path, told: Told) -> Manifest:
         self.loaded.append(path.name)
         await told(Progress("compiling", 1, 3))
         self.meanwhile()
         return loader.load(path, self._cache)
+
+
+def prepared(cache: Path) -> Loader:
+    """Whose cache need not have the engine's own loops."""
+    one = Loader(cache)
+    one._is_prepared = one._is_warm = True
+    return one
 
 
 class Gateway:
@@ -429,8 +437,7 @@ async def test_what_a_file_does_when_it_is_imported_stays_there(
     monkeypatch.setattr(loading, "MAX_LINE", 100_000)
     file = tmp_path / "harms.py"
     file.write_text(source + SLOW)
-    one = Loader(tmp_path / "cache")
-    one._is_warm = True
+    one = prepared(tmp_path / "cache")
     manifest = await one.load(file, loading._nobody)
     assert manifest.ok != bool(why), manifest
     assert why in " ".join(str(finding) for finding in manifest.findings)
@@ -443,8 +450,7 @@ async def test_a_file_named_like_a_module_is_nobody_s_module(
     file = tmp_path / name
     file.write_text("import json\nassert json.dumps([1]) == '[1]'\n" + SLOW)
     monkeypatch.chdir(tmp_path)
-    one = Loader(tmp_path / "cache")
-    one._is_warm = True
+    one = prepared(tmp_path / "cache")
     manifest = await one.load(file, loading._nobody)
     assert [function.name for function in manifest.functions] == ["light"], manifest
 
@@ -452,8 +458,7 @@ async def test_a_file_named_like_a_module_is_nobody_s_module(
 async def test_what_a_file_has_started_ends_with_its_loader(tmp_path: Path):
     file = tmp_path / "starts.py"
     file.write_text(f"import subprocess\nsubprocess.Popen(['sleep', '{os.getpid()}.5'])\n" + SLOW)
-    one = Loader(tmp_path / "cache")
-    one._is_warm = True
+    one = prepared(tmp_path / "cache")
     assert (await one.load(file, loading._nobody)).ok
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not [line for line in lines if f"{os.getpid()}.5".encode() in line]
@@ -472,7 +477,6 @@ async def test_the_loader_tells_how_far_it_is(tmp_path: Path):
     async def note(progress: Progress) -> None:
         told.append(progress)
 
-    one = Loader(tmp_path / "cache")
-    one._is_warm = True
+    one = prepared(tmp_path / "cache")
     assert (await one.load(file, note)).ok
     assert told == [Progress("compiling", n, 2) for n in range(3)] + [Progress("self-test", 2, 2)]

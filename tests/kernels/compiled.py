@@ -10,10 +10,12 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from edgefn.engine.compiled import OPTIONS, initial_state, state_dtype
+from edgefn.engine.compiled import OPTIONS, initial_state, register_kernels, state_dtype
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
+
+register_kernels()
 
 
 @cache
