@@ -130,5 +130,9 @@ def unpack(data: bytes, limit: int = MAX_PAYLOAD) -> Any:
         )
     except PayloadError:
         raise
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+    except (msgpack.StackError, RecursionError) as error:
+        raise PayloadError("too_deep", "nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise PayloadError("not_utf8", str(error)) from error
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise PayloadError("bad_msgpack", f"{type(error).__name__}: {error}") from error

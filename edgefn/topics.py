@@ -17,7 +17,7 @@ def _check_length(text: str, what: str) -> None:
     if not text:
         raise TopicError(f"an empty {what}")
     if "\0" in text:
-        raise TopicError(f"{what} {text!r} contains a NUL character")
+        raise TopicError(f"{what} {text[:40]!r} contains a NUL character")
     if len(text.encode()) > MAX_TOPIC_BYTES:
         raise TopicError(f"{what} {text[:40]!r}… is longer than {MAX_TOPIC_BYTES} bytes")
     if text.count("/") >= MAX_LEVELS:
@@ -28,8 +28,22 @@ def check_topic(topic: str) -> str:
     """Returns a concrete topic unchanged; raises TopicError where a message cannot be published to it."""
     _check_length(topic, "topic")
     if "+" in topic or "#" in topic:
-        raise TopicError(f"topic {topic!r} contains a wildcard; a message goes to one topic")
+        raise TopicError(f"topic {topic[:40]!r} contains a wildcard; a message goes to one topic")
     return topic
+
+
+def topic_of(data: bytes) -> str:
+    """The topic of a message that has come; raises TopicError where it is none."""
+    try:
+        return check_topic(data.decode())
+    except UnicodeDecodeError as error:
+        raise TopicError(f"a topic that is not UTF-8: {error}") from error
+
+
+def shown(data: bytes) -> str:
+    """A topic as it can stand in a log, whatever was sent: one line, a name and not an essay."""
+    text = data[:200].decode(errors="replace")
+    return "".join(one if one.isprintable() else "\ufffd" for one in text) or "(no topic)"
 
 
 def level(text: str) -> str:

@@ -13,6 +13,7 @@ import edgefn
 from edgefn import config, policies, testing
 from edgefn.api import STATISTICS
 from edgefn.cli import main
+from edgefn.engine import frames
 from edgefn.gateway.drill import Drill
 from edgefn.gateway.handler_commands import HandlerCommands
 from edgefn.gateway.operations import Operations
@@ -114,7 +115,13 @@ def test_every_reason_for_which_a_payload_fails():
     for file in ("edgefn/events.py", "edgefn/engine/decode.py"):
         for reason in re.findall(r"PayloadError\(\s*\"(\w+)\"", text(file)):
             if reason != "not_encodable":  # of what is sent, not of what comes
-                assert f"`{reason}`" in page, reason
+                assert f"`events.failed.{reason}`" in page, reason
+
+
+def test_every_reason_for_which_a_connection_is_broken():
+    reasons = [reason for reason, _ in frames.MALFORMED.values()]
+    for reason in reasons + re.findall(r"_break\(\s*\"(\w+)\"", text("edgefn/engine/session.py")):
+        assert f"`session.broken.{reason}`" in text("docs/mqtt.md"), reason
 
 
 def test_every_section_of_the_settings_and_every_field_of_what_goes_to_the_cloud():

@@ -63,7 +63,8 @@ def test_bools_travel_as_bytes_and_big_endian_is_turned_round():
         (b"\x81\x01\x02", "bad_msgpack"),  # a key that is no text
         (b"\xdf\xff\xff\xff\xff", "bad_msgpack"),  # claims four thousand million fields
         (b"\xdd\xff\xff\xff\xff", "bad_msgpack"),
-        (b"\x81\xa1a" * 5000 + b"\x80", "bad_msgpack"),
+        (b"\x81\xa1a" * 5000 + b"\x80", "too_deep"),
+        (b"\x81\xa1a\xa1\xff", "not_utf8"),
         (msgpack.packb({"a": msgpack.ExtType(9, b"x")}), "bad_msgpack"),
         (msgpack.packb({"a": msgpack.ExtType(events.ARRAY, b"")}), "bad_array"),
         (msgpack.packb({"a": msgpack.ExtType(events.ARRAY, b"O12345678")}), "bad_array"),

@@ -28,17 +28,23 @@ def fields_of(payload: bytes) -> dict[str, Any]:
     first = payload[0]
     # A msgpack map begins with a byte that no JSON text begins with.
     is_map = 0x80 <= first <= 0x8F or first in (0xDE, 0xDF)
+    if first in (0xDE, 0xDF):  # it says how many fields it has, before any of them is read
+        _check_size(int.from_bytes(payload[1 : 3 if first == 0xDE else 5], "big"))
     try:
         value = events.unpack(payload) if is_map else events.from_json(payload)
     except MemoryError as error:  # nested arrays that declare far more elements than they bring
         raise PayloadError("too_deep", "it asks for more memory than the engine has") from error
     if isinstance(value, dict):
-        if len(value) > events.MAX_FIELDS:
-            raise PayloadError("too_many_fields", f"{len(value)} fields; {events.MAX_FIELDS} are the limit")
+        _check_size(len(value))
         return value
     if isinstance(value, (int, float)):
         return {"value": value}
     raise PayloadError("not_an_object", f"a {type(value).__name__}; send an object or a bare number")
+
+
+def _check_size(n: int) -> None:
+    if n > events.MAX_FIELDS:
+        raise PayloadError("too_many_fields", f"{n} fields; {events.MAX_FIELDS} are the limit")
 
 
 def number(value: Any) -> float | None:
@@ -52,19 +58,25 @@ def number(value: Any) -> float | None:
     return converted if math.isfinite(converted) else None
 
 
+def why_unusable(value: Any) -> str:
+    """The reason under which a value is counted that is no finite number."""
+    return "not_finite" if isinstance(value, (int, float)) else "not_a_number"
+
+
 class Decoder:
     """Writes decoded events into tables. A field that is missing or of the wrong type is absent from its row."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self.took_arrival = False  # the event added last has its time of arrival, by the gateway's clock
+        self.unusable: PayloadError | None = None  # what of the event added last was left out
 
     def add(self, fields: dict[str, Any], table: Table, key: int, arrival: int, unit: str = "auto") -> int:
         """Adds one event (one row, or one a sample where it holds arrays); returns the number of rows.
 
         `unit`: how the event's `ts` is written; "arrival" does without it.
         """
-        self.took_arrival = False
+        self.took_arrival, self.unusable = False, None
         for name in table.fields:
             if isinstance(fields.get(name), (np.ndarray, list)):
                 return self._add_batch(fields, table, key, arrival, unit)
@@ -74,7 +86,7 @@ class Decoder:
             value = fields.get(name)
             if value is None:
                 continue
-            number_ = self._number(value)
+            number_ = self._number(name, value)
             if number_ is not None:
                 table.columns[number, row] = number_
                 present |= 1 << number
@@ -84,12 +96,19 @@ class Decoder:
         table.n = row + 1
         return 1
 
-    def _number(self, value: Any) -> float | None:
+    def _number(self, name: str, value: Any) -> float | None:
         converted = number(value)
         if converted is None:
-            reason = "not_finite" if isinstance(value, (int, float)) else "not_a_number"
-            self._metrics.count("fields.unusable", reason=reason)
+            self._leave_out(name, why_unusable(value), f"a {type(value).__name__}")
         return converted
+
+    def _leave_out(self, name: str, reason: str, what: str) -> None:
+        self._metrics.count("fields.unusable", reason=reason)
+        self.unusable = PayloadError(f"fields.unusable.{reason}", f"{name[:40]!r} is {what}")
+
+    def _disbelieve(self, reason: str, what: str) -> None:
+        self._metrics.count("ts.unusable", reason=reason)
+        self.unusable = PayloadError(f"ts.unusable.{reason}", what)
 
     def _time(self, value: Any, arrival: int, unit: str) -> int:
         """The event's own time where it is believable, else that of its arrival."""
@@ -97,7 +116,10 @@ class Decoder:
             ts = to_ns(value, unit)
             if ts is not None and ts <= arrival + MAX_SKEW:
                 return ts
-            self._metrics.count("ts.unusable", reason="unclear" if ts is None else "future")
+            if ts is None:
+                self._disbelieve("unclear", "no time after 2001 can be told from `ts`")
+            else:
+                self._disbelieve("future", "`ts` is more than five minutes ahead of the gateway")
         self.took_arrival = True
         return arrival
 
@@ -123,8 +145,11 @@ class Decoder:
                 column = table.columns[number, rows]
                 with np.errstate(invalid="ignore"):  # a signalling NaN is one like any other
                     column[:] = arrays[name]
-                table.present[rows] |= np.isfinite(column).astype(np.int64) << number
-            elif (scalar := fields.get(name)) is not None and (value := self._number(scalar)) is not None:
+                finite = np.isfinite(column)
+                table.present[rows] |= finite.astype(np.int64) << number
+                if missing := n - int(np.count_nonzero(finite)):  # how a device says that it has no sample: no example
+                    self._metrics.count("fields.unusable", missing, reason="not_finite")
+            elif (scalar := fields.get(name)) is not None and (value := self._number(name, scalar)) is not None:
                 table.columns[number, rows] = value
                 table.present[rows] |= 1 << number
         table.ts[rows] = self._times(fields, arrays, n, arrival, unit)
@@ -139,20 +164,20 @@ class Decoder:
         if "ts" in arrays and unit != "arrival":
             low, high = arrays["ts"].min(), arrays["ts"].max()
             if not EARLIEST <= low <= high <= arrival + MAX_SKEW:  # nor where one is NaN
-                self._metrics.count("ts.unusable", reason="unclear")
+                self._disbelieve("unclear", "`ts` holds times before 2001, ahead of the gateway, or none")
                 self.took_arrival = True
                 return arrival
             times = arrays["ts"].astype(np.int64)
             return times
         dt = fields.get("dt", 0)
         if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 <= n * dt <= MAX_LENGTH:
-            self._metrics.count("ts.unusable", reason="dt")
+            self._disbelieve("dt", "`dt` is no number of nanoseconds between two samples")
             dt = 0
         step = round(dt)
         self.took_arrival = "ts" not in fields
         start = arrival - n * step if self.took_arrival else self._time(fields["ts"], arrival, unit)
         if start + n * step > arrival + MAX_SKEW:
-            self._metrics.count("ts.unusable", reason="future")
+            self._disbelieve("future", "the last sample is more than five minutes ahead of the gateway")
             self.took_arrival, start = True, arrival - n * step
         times = start + np.arange(n, dtype=np.int64) * step
         return times

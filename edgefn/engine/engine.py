@@ -24,6 +24,7 @@ from edgefn.link import Link, Message
 from edgefn.manifest import Manifest
 from edgefn.metrics import Metrics
 from edgefn.running import Watch
+from edgefn.topics import shown
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ class Engine:
             self._link.send(
                 {
                     "type": "failure",
-                    "topic": topic.decode(errors="replace"),
+                    "topic": shown(topic),
                     "reason": error.reason,
                     "detail": str(error),
                     "sample": sample,
@@ -317,6 +318,7 @@ class Engine:
             message["client_id"],
             self.metrics,
             on_change=lambda state, why: self._link.send({"type": "broker", "state": state, "why": why}),
+            sample=self._sample_payload,
         )
         self._time.begin(message["boot"], message["right"], self._checkpoint.get("clock", []))
         self._driver_topics = f"edgefn/{message['gateway']}/event/".encode()

@@ -21,19 +21,20 @@ from edgefn.engine.frames import FLAGS, HASH, PACKET_ID, PAYLOAD, PAYLOAD_LENGTH
 from edgefn.engine.number_kernels import UNCERTAIN
 from edgefn.engine.plan import Plan
 from edgefn.engine.sequences import Sequences, belongs
-from edgefn.engine.session import Arrived
+from edgefn.engine.session import Arrived, Sample
 from edgefn.engine.sources import MAX_TOPICS, Source
 from edgefn.engine.timeline import Timeline
 from edgefn.engine.topic_numbers import UNKNOWN, TopicNumbers
-from edgefn.errors import PayloadError
+from edgefn.errors import PayloadError, TopicError
 from edgefn.metrics import Metrics
+from edgefn.topics import topic_of
 
 RETAIN, QOS, DUP = 1, 6, 8
 
 FEW = 8  # messages that are not worth a run: it costs as much as four of them
 ENOUGH = 1 << 14  # rows that are run before more are decoded: so many stay in the cache of a core
 NOT_WANTED, UNNUMBERED = -1, -2
-Sample = Callable[[bytes, PayloadError, bytes], None]
+NO_TOPIC = 0  # the number that all topics share which are none: they are as many as somebody likes to make up
 
 
 class _Feed:
@@ -92,18 +93,21 @@ class Ingest:
         self._driver_topics = driver_topics
         self._sample = sample
         self._forwarding = forwarding or Forwarding(metrics)
-        self._status = np.zeros(3, np.int64)
+        self._status = np.zeros(4, np.int64)
         self._marked = np.zeros(0, np.int64)  # by message: its row in `_marks`
         self._marks = np.zeros((0, mark_kernels.WORDS), np.int64)
         self._forget()
 
     def _forget(self) -> None:
         self._topics = TopicNumbers()
+        self._topics.add(b"")
         self._feeds = [_Feed(source) for source in self._plan.sources.values()]
         self._by_name = {feed.source.name: feed for feed in self._feeds}
         self._wanted = np.zeros(0, np.bool_)  # by topic: there is a source for it
         self._alone = np.zeros(0, np.bool_)  # by topic: its messages never go in a run
         self._of_drivers = np.zeros(0, np.bool_)
+        self._grow()
+        self._alone[NO_TOPIC] = True
         self._forwarded: set[int] = set()  # topics that Python handlers listen to
 
     def take(self, arrived: Arrived, deliveries: Deliveries, commit: int, now: int) -> bool:
@@ -150,16 +154,21 @@ class Ingest:
                 topics[i] = number
         return topics
 
+    def _grow(self) -> None:
+        more = max(64, self._wanted.size)
+        self._wanted, self._alone, self._of_drivers = (
+            np.concatenate([one, np.zeros(more, np.bool_)]) for one in (self._wanted, self._alone, self._of_drivers)
+        )
+        for feed in self._feeds:
+            feed.keys = np.concatenate([feed.keys, np.full(more, NOT_WANTED, np.int32)])
+            feed.since = np.concatenate([feed.since, np.zeros(more, np.int64)])
+
     def _add(self, topic: bytes) -> int:
+        if _why_no_topic(topic):
+            return NO_TOPIC
         number = self._topics.add(topic)
         if number >= self._wanted.size:
-            more = max(64, self._wanted.size)
-            self._wanted, self._alone, self._of_drivers = (
-                np.concatenate([one, np.zeros(more, np.bool_)]) for one in (self._wanted, self._alone, self._of_drivers)
-            )
-            for feed in self._feeds:
-                feed.keys = np.concatenate([feed.keys, np.full(more, NOT_WANTED, np.int32)])
-                feed.since = np.concatenate([feed.since, np.zeros(more, np.int64)])
+            self._grow()
         sources = {source.name for source, _ in self._plan.router.route(topic)}
         self._wanted[number] = bool(sources)
         if self._forwarding.wants(topic):
@@ -255,6 +264,8 @@ class Ingest:
             at, written = int(status[payload_kernels.STOPPED]), int(status[payload_kernels.WRITTEN])
             table.n += written
             rows += written
+            if status[payload_kernels.NOT_FINITE]:
+                self._metrics.count("fields.unusable", int(status[payload_kernels.NOT_FINITE]), reason="not_finite")
             source.keys.note_clocks(keys[first:at], by_gateway[first:at] | own[first:at])
             if table.latest and written:
                 self._plan.latest.fill(table, written)
@@ -269,6 +280,7 @@ class Ingest:
             try:
                 fields = fields_of(_payload(arrived, i))
                 rows += self._plan.add(source, source.keys.labels[keys[at]], fields, arrival, by_gateway=bool(own[at]))
+                self._sample_part(arrived, i)
             except PayloadError as error:
                 if i not in failed:
                     self._fail(arrived, i, error)
@@ -289,6 +301,9 @@ class Ingest:
         if durable:
             deliveries.processed([packet_id], [digest], commit, new=not dup)
         topic = _topic(arrived, i)
+        if number == NO_TOPIC:
+            self._fail(arrived, i, PayloadError("bad_topic", _why_no_topic(topic)))
+            return
         sources, asked_for = plan.router.route(topic), plan.latest.wants(topic)
         forwarded = number in self._forwarded
         if not sources and not asked_for and not forwarded:
@@ -306,7 +321,8 @@ class Ingest:
             if is_own:
                 self._timeline.put_right(fields, now)
             if asked_for:
-                plan.latest.update(topic, fields)
+                for reason in plan.latest.update(topic, fields):
+                    count("fields.unusable", reason=reason)
         except PayloadError as error:  # of no use to compiled handlers; Python handlers read it themselves
             if sources or asked_for:
                 self._fail(arrived, i, error)
@@ -316,6 +332,7 @@ class Ingest:
                 try:
                     rows = plan.add(source, label, fields, arrival, retained=retained, by_gateway=is_own)
                     count("events.samples", rows)
+                    self._sample_part(arrived, i)
                 except PayloadError as error:  # an array that this source wants; another may not
                     failed = failed or error
                 if durable:
@@ -343,6 +360,19 @@ class Ingest:
     def _fail(self, arrived: Arrived, i: int, error: PayloadError) -> None:
         self._metrics.count("events.failed", reason=error.reason)
         self._sample(_topic(arrived, i), error, _payload(arrived, i)[:64])
+
+    def _sample_part(self, arrived: Arrived, i: int) -> None:
+        """Of what was just added a part may have been left out, which is counted already."""
+        if (error := self._plan.decoder.unusable) is not None:
+            self._sample(_topic(arrived, i), error, _payload(arrived, i)[:64])
+
+
+def _why_no_topic(topic: bytes) -> str:
+    try:
+        topic_of(topic)
+    except TopicError as error:
+        return str(error)
+    return ""
 
 
 def _topic(arrived: Arrived, i: int) -> bytes:

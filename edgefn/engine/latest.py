@@ -6,7 +6,7 @@ from typing import Any
 
 from edgefn.api import Field
 from edgefn.engine.columns import Table
-from edgefn.engine.decode import number
+from edgefn.engine.decode import number, why_unusable
 
 
 class LatestValues:
@@ -28,13 +28,17 @@ class LatestValues:
     def wants(self, topic: bytes) -> bool:
         return topic in self._wanted
 
-    def update(self, topic: bytes, fields: dict[str, Any]) -> None:
-        """Takes what a message on the topic says; a field that is no number leaves the value before."""
+    def update(self, topic: bytes, fields: dict[str, Any]) -> list[str]:
+        """Takes what a message on the topic says; a field that is no number leaves the value before, and its reason is told."""
+        unusable = []
         for column, name in self._wanted[topic].items():
-            value = number(fields.get(name))
+            value = number(given := fields.get(name))
             if value is not None:
                 self._values[column] = value
                 self._changed = True
+            elif given is not None:
+                unusable.append(why_unusable(given))
+        return unusable
 
     def fill(self, table: Table, rows: int) -> None:
         """Writes the values as they are now into the newest rows of a table."""

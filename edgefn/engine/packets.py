@@ -11,10 +11,13 @@ CONNACK, PUBACK, SUBACK, UNSUBACK, PINGRESP, DISCONNECT = 2, 4, 9, 11, 13, 14
 PINGREQ = b"\xc0\x00"
 GOODBYE = b"\xe0\x00"
 
+# MQTT 5, 2.4
 V5_REASONS = {
+    0x00: "no reason given",
     0x80: "unspecified error",
     0x81: "malformed packet",
     0x82: "protocol error",
+    0x83: "an error of the broker's own",
     0x84: "protocol version not supported",
     0x85: "client id not valid",
     0x86: "bad user name or password",
@@ -23,13 +26,36 @@ V5_REASONS = {
     0x89: "server busy",
     0x8A: "banned",
     0x8B: "server shutting down",
+    0x8C: "bad authentication method",
     0x8D: "keep-alive timeout",
     0x8E: "session taken over by a client of the same id",
+    0x8F: "topic filter not valid",
+    0x90: "topic name not valid",
     0x93: "receive maximum exceeded",
+    0x94: "topic alias not valid",
     0x95: "packet too large",
+    0x96: "message rate too high",
     0x97: "quota exceeded",
     0x98: "administrative action",
+    0x99: "payload format not valid",
+    0x9A: "retain not supported",
+    0x9B: "QoS not supported",
+    0x9C: "use another server",
+    0x9D: "server moved",
+    0x9E: "shared subscriptions not supported",
+    0x9F: "connection rate exceeded",
+    0xA0: "maximum connect time",
+    0xA1: "subscription ids not supported",
+    0xA2: "wildcard subscriptions not supported",
 }
+TAKEN_OVER = 0x8E
+PASSING = (0x00, 0x8B, 0x8D, 0xA0)  # reasons to come back at once: nothing is wrong with either side
+
+
+def reason(code: int) -> str:
+    return V5_REASONS.get(code, f"reason {code:#x}")
+
+
 _RECEIVE_MAXIMUM, _SERVER_KEEPALIVE = 0x21, 0x13
 _V311_CODES = {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
 
@@ -96,7 +122,7 @@ class Connack:
 
     @property
     def refused(self) -> str:
-        return V5_REASONS.get(self.reason, f"reason {self.reason:#x}") if self.reason else ""
+        return reason(self.reason) if self.reason else ""
 
 
 def parse_connack(body: bytes, *, v5: bool) -> Connack:
@@ -110,13 +136,13 @@ def parse_connack(body: bytes, *, v5: bool) -> Connack:
     return Connack(bool(body[0] & 1), reason, found.get(_RECEIVE_MAXIMUM, 65535), found.get(_SERVER_KEEPALIVE))
 
 
-def parse_suback(body: bytes, *, v5: bool) -> tuple[int, bytes]:
-    """The packet id and one code a filter, 0x80 and above where it is refused."""
+def parse_suback(body: bytes, *, v5: bool) -> bytes:
+    """One code a filter, 0x80 and above where it is refused. The packet id is the first two bytes."""
     at = 2
     if v5:
         length, size = _read_length(body[2:])
         at += size + length
-    return int.from_bytes(body[:2], "big"), body[at:]
+    return body[at:]
 
 
 def _read_length(data: bytes) -> tuple[int, int]:

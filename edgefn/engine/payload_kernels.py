@@ -33,9 +33,9 @@ from edgefn.engine.msgpack_kernels import (
 )  # fmt: skip
 from edgefn.engine.number_kernels import UNCERTAIN, read_number
 
-# How a decoding ends, in `status`: where in `picked` it stopped, rows written, and rows that the table is short of (0: the
-# payload it stopped at is not certain).
-STOPPED, WRITTEN, SHORT = range(3)
+# How a decoding ends, in `status`: where in `picked` it stopped, rows written, rows that the table is short of (0: the
+# payload it stopped at is not certain), and samples of arrays that are not finite.
+STOPPED, WRITTEN, SHORT, NOT_FINITE = range(4)
 
 # Behind the names of the columns: what an event says of its time.
 RESERVED = (b"ts", b"dt")
@@ -83,7 +83,7 @@ def decode(
     number, value, count, found = np.zeros(3, np.int64), np.zeros(1), np.zeros(1, np.int64), np.zeros(FOUND, np.int64)
     n_columns = name_at.size - 3
     first_row = row
-    status[SHORT] = 0
+    status[SHORT] = status[NOT_FINITE] = 0
     i: Any = start
     while i < picked.size:
         if row == ts.size or row >= enough:
@@ -219,6 +219,8 @@ def decode(
                     for q in range(row, row + length):
                         if np.isfinite(columns[c, q]):
                             present[q] |= np.int64(1) << c
+                        else:
+                            status[NOT_FINITE] += 1
             row += length
         by_gateway[i] = not timed
         i += 1

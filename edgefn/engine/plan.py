@@ -57,7 +57,7 @@ class Plan:
         self._written: dict[str, int] = {}  # bytes of increments since the owner's snapshot
         self.urgent: set[str] = set()  # patterns that brought durable events since the last checkpoint
         self.latest = LatestValues()
-        self._decoder = Decoder(metrics)
+        self.decoder = Decoder(metrics)
         handlers = [handler for manifest in manifests for handler in self._load(manifest)]
         self._connect(handlers)
         self.router = Router(list(self.sources.values()), metrics)
@@ -210,8 +210,8 @@ class Plan:
         """
         table = source.initial if retained and not source.retained else source.table
         key = source.keys.number(label)
-        rows = self._decoder.add(fields, table, key, arrival, source.ts)
-        source.keys.note_clock(key, by_gateway or self._decoder.took_arrival)
+        rows = self.decoder.add(fields, table, key, arrival, source.ts)
+        source.keys.note_clock(key, by_gateway or self.decoder.took_arrival)
         if table.latest:
             self.latest.fill(table, rows)
         return rows

@@ -6,7 +6,6 @@ what a broker or a device sends: a broken stream ends the connection, and the se
 
 from __future__ import annotations
 
-import logging
 import random
 import socket
 import ssl
@@ -21,20 +20,25 @@ import numpy.typing as npt
 from edgefn.address import BrokerAddress
 from edgefn.engine import frames, packets
 from edgefn.engine.deliveries import Deliveries
+from edgefn.engine.dialling import TIMEOUT, dial
+from edgefn.engine.inbox import Inbox
+from edgefn.engine.subscriptions import Subscriptions
+from edgefn.errors import NotConnectedError, PayloadError
 from edgefn.events import MAX_PAYLOAD
 from edgefn.metrics import Metrics
 
-log = logging.getLogger(__name__)
-
 KEEPALIVE = 60  # seconds
 EXPIRY = 30 * 86400  # seconds for which an MQTT 5 broker keeps the session
-CONNECT_TIMEOUT = 5.0
 MAX_FRAME = MAX_PAYLOAD + (64 << 10)
-BUFFER = 4 << 20
+RECEIVE = 65535  # messages that a broker may send without our acknowledgement: as many as there are packet ids
+MAX_DELIVERIES = 4 * RECEIVE  # and that are acknowledged without its PINGRESP
 SECOND = 1_000_000_000
+STEADY = 60 * SECOND  # how long a connection holds that forgives what ended those before it
 TURNED_AWAY = 2
 _PROTOCOL_REFUSED = 0x84
 _LOCKED_OUT = (0x86, 0x87)
+
+Sample = Callable[[bytes, PayloadError, bytes], None]
 
 
 @dataclass(slots=True)
@@ -55,6 +59,7 @@ class Session:
         metrics: Metrics,
         *,
         on_change: Callable[[str, str], None],
+        sample: Sample = lambda *_: None,
         protocol: int = 5,
     ) -> None:
         self.sock: socket.socket | ssl.SSLSocket | None = None
@@ -65,111 +70,85 @@ class Session:
         self._client_id = client_id
         self._metrics = metrics
         self._on_change = on_change  # told ("connected" | "offline" | "refused", why)
+        self._sample = sample  # told of messages that cannot be taken
         self._v5 = self._prefers_v5 = protocol == 5
         self._turned_away = 0  # connections in a row that were ended before their CONNACK
-        self._filters: frozenset[str] = frozenset()
-        self._subscribed: frozenset[str] = frozenset()  # what the broker has confirmed
-        self._refused: frozenset[str] = frozenset()
+        self.subscriptions = Subscriptions()
         self._known = False  # whether a broker has had a session of ours
-        self._obsolete: frozenset[str] = frozenset()  # what the broker may still send though nobody wants it
-        self._asked: dict[int, list[str]] = {}  # what was asked for and not answered, by packet id
         self._keepalive = KEEPALIVE
         self._committed = 0
-        self._bytes = bytearray(BUFFER)
-        self._buffer = np.frombuffer(self._bytes, np.uint8)  # the same memory, for the scanner
-        self._start = self._end = 0
-        self._skip = 0  # bytes of an oversized frame still to be thrown away
+        self._inbox = Inbox(MAX_FRAME)
         self._out = bytearray()
-        self._rows = np.empty((frames.BATCH, frames.WORDS), np.int64)
-        self._status = np.zeros(3, np.int64)
         self._attempt = 0
+        self._broken = 0  # connections that the broker's fault has ended, since one that held
         self._retry_at = 0
-        self._sent_at = self._heard_at = 0
-        self._packet_id = 0
+        self._sent_at = self._heard_at = self._welcome_at = 0
         self._why = ""
 
     # Connection
 
     def subscribe(self, filters: frozenset[str]) -> None:
         """Sets the topics that are wanted; the difference is asked for at once, or when the session is there."""
-        self._obsolete = (self._obsolete | self._filters) - filters
-        self._filters = filters
-        self._subscribed &= filters
+        self.subscriptions.want(filters)
         if self.connected:
             self._resubscribe()
 
     def _resubscribe(self) -> None:
-        """Asks for what is wanted and not confirmed, and to be rid of what is not wanted, until the broker has said yes."""
-        asked = {one for filters in self._asked.values() for one in filters}
-        if gone := sorted(self._obsolete - asked):
-            self._ask(packets.unsubscribe, gone)
-        if new := sorted(self._filters - self._subscribed - self._refused - asked):
-            self._ask(packets.subscribe, new)
-
-    def _ask(self, packet: Callable[..., bytes], filters: list[str]) -> None:
-        packet_id = self._next_id()
-        self._asked[packet_id] = filters
-        self._send(packet(packet_id, filters, v5=self._v5))
-
-    def _next_id(self) -> int:
-        self._packet_id = self._packet_id % 65535 + 1
-        return self._packet_id
+        self._send(self.subscriptions.questions(v5=self._v5))
 
     def restore(self, part: dict[str, Any]) -> None:
         """Takes up what the last commit knew: messages that may come again, and topics that are subscribed."""
         self.deliveries.restore(part)
         self._known = True
-        self._obsolete = (
-            frozenset(part.get("filters", ())) - self._filters
-        )  # until `subscribe` says which are still wanted
+        self.subscriptions.restore(part.get("filters", ()))
 
     def checkpoint(self) -> dict[str, Any]:
-        return {**self.deliveries.checkpoint(), "filters": sorted(self._filters | self._obsolete)}
+        return {**self.deliveries.checkpoint(), "filters": self.subscriptions.checkpoint()}
 
     def connect(self, now: int) -> None:
-        """Tries once, within CONNECT_TIMEOUT. What fails is told to `on_change` and tried again later."""
+        """Tries once. What fails is told to `on_change` and tried again later."""
         address = self._address
         try:
-            if address.unix:
-                sock = socket.socket(socket.AF_UNIX)
-                sock.settimeout(CONNECT_TIMEOUT)
-                sock.connect(address.unix)
-            else:
-                sock = socket.create_connection((address.host, address.port), CONNECT_TIMEOUT)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if address.tls is not None:
-                sock = address.tls.context().wrap_socket(sock, server_hostname=address.host)
-            sock.sendall(
-                packets.connect(
-                    self._client_id,
-                    v5=self._v5,
-                    keepalive=KEEPALIVE,
-                    username=address.username,
-                    password=address.password,
-                    expiry=EXPIRY,
-                    receive=65535,
-                )
-            )
-            sock.setblocking(False)
-        except (OSError, ValueError) as error:
-            self._drop(f"{address} cannot be reached: {error}", now)
+            sock = dial(address)
+        except NotConnectedError as error:
+            self._drop(str(error), now)
             return
         self.sock = sock
         self._sent_at = self._heard_at = now
+        sock.setblocking(False)
+        self._send(
+            packets.connect(
+                self._client_id,
+                v5=self._v5,
+                keepalive=KEEPALIVE,
+                username=address.username,
+                password=address.password,
+                expiry=EXPIRY,
+                receive=RECEIVE,
+            )
+        )
 
     def _drop(self, why: str, now: int, state: str = "offline") -> None:
+        if self.connected and now - self._welcome_at >= STEADY:
+            self._broken = 0
         if self.sock is not None:
             self.sock.close()
         self.sock, self.connected = None, False
-        self._start = self._end = self._skip = 0
+        self._inbox.clear()
         self._out.clear()
-        self._asked.clear()  # whether the broker has read them is not known, so they are asked for again
+        self.subscriptions.lost()
         ceiling = 30.0 if state == "refused" else min(30.0, 0.25 * 2.0 ** min(self._attempt, 10))
         self._attempt += 1
         self._retry_at = now + int(random.uniform(0.1, ceiling) * SECOND)
         if why != self._why:
             self._why = why
             self._on_change(state, why)
+
+    def _break(self, reason: str, what: str, now: int, sample: bytes = b"") -> None:
+        """Ends the connection for what the broker has sent. It will send it again: so each time we come back later."""
+        self._metrics.count("session.broken", reason=reason)
+        self._drop(f"{self._address} sent {what}" + (f"; it begins with {sample!r}" if sample else ""), now)
+        self._broken += 1
 
     def close(self) -> None:
         """Says goodbye; the broker keeps the session."""
@@ -186,7 +165,7 @@ class Session:
         if self.sock is None:
             return self._retry_at
         if not self.connected:
-            return self._sent_at + int(CONNECT_TIMEOUT * SECOND)
+            return self._sent_at + int(TIMEOUT * SECOND)
         return self._sent_at + self._keepalive * SECOND * 3 // 4
 
     def keep(self, now: int) -> None:
@@ -245,10 +224,9 @@ class Session:
         self.got = 0
         if self.sock is None:
             return
-        if self._end == BUFFER:
-            self._compact()
+        inbox = self._inbox
         try:
-            got = self.sock.recv_into(memoryview(self._bytes)[self._end :])
+            self.got = inbox.receive(self.sock)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except ConnectionResetError:
@@ -257,38 +235,29 @@ class Session:
         except OSError as error:
             self._drop(f"{self._address} broke off: {error}", now)
             return
-        if not got:
+        if not self.got:
             self._closed(now)
             return
         self._heard_at = now
-        self._end += got
-        self.got = got
         while self.sock is not None:
-            if self._skip:
-                taken = min(self._skip, self._end - self._start)
-                self._start += taken
-                self._skip -= taken
-            frames.scan(self._buffer, self._start, self._end, self._v5, MAX_FRAME, self._rows, self._status)
-            used, found, why = (int(value) for value in self._status)
-            self._start += used
-            if found and self.connected:
-                yield Arrived(self._buffer, self._rows[:found])
-            elif found:
-                self._drop(f"{self._address} sent messages before it let us in", now)
+            why = inbox.scan(v5=self._v5)
+            if len(inbox.rows) and self.connected:
+                yield Arrived(inbox.bytes, inbox.rows)
+            elif len(inbox.rows):
+                self._break("early_message", "messages before it let us in", now)
                 return
             if why == frames.CONTROL:
                 self._control(now)
-            elif why == frames.MALFORMED:
-                self._metrics.count("events.failed", reason="malformed_frame")
-                self._drop(f"{self._address} sent a frame that is not MQTT", now)
+            elif why in frames.MALFORMED:
+                reason, what = frames.MALFORMED[why]
+                self._break(reason, f"a frame that is not MQTT: {what}", now, inbox.sample())
             elif why == frames.MORE or (why == frames.TOO_LARGE and not self._too_large(now)):
                 break
-        if self.deliveries.unacknowledged:  # what came again may be committed already
+        if len(self.deliveries) > MAX_DELIVERIES:
+            self._break("unacknowledged", "more than may be under way without an acknowledgement", now)
+        elif self.deliveries.unacknowledged:  # what came again may be committed already
             self.acknowledge(self._committed)
-        if self._start == self._end:
-            self._start = self._end = 0
-        elif self._start > BUFFER // 2:
-            self._compact()
+        inbox.tidy()
 
     def _downgrade(self, now: int) -> None:
         self._v5 = False
@@ -314,87 +283,72 @@ class Session:
             self._turned_away, self._v5 = 0, not self._v5
             self._retry_at = now
 
-    def _compact(self) -> None:
-        rest = self._end - self._start
-        self._bytes[:rest] = self._bytes[self._start : self._end]
-        self._start, self._end = 0, rest
-
-    def _head(self) -> tuple[int, int, int] | None:
-        """First byte, size of the head and length of the body of the frame at `_start`."""
-        length = shift = 0
-        for size in range(1, min(5, self._end - self._start)):
-            byte = int(self._bytes[self._start + size])
-            length |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return int(self._bytes[self._start]), size + 1, length
-        return None
-
     def _too_large(self, now: int) -> bool:
         """Throws an oversized message away as it comes; one of QoS 1 is acknowledged in its turn, or it would come for ever.
 
         Returns False while its topic and packet id are not here yet.
         """
-        head = self._head()
-        assert head is not None
-        first, size, length = head
+        inbox = self._inbox
+        first, size, length = inbox.head()
         if first >> 4 != frames.PUBLISH or not self.connected:
-            self._drop(f"{self._address} sent a packet of {length} bytes", now)
+            self._break("too_large", f"a packet of {length} bytes", now, inbox.sample())
             return True
-        at = self._start + size
-        if self._end - at < 2:
+        text = inbox.peek(size, 2)
+        if text is None or (body := inbox.peek(size + 2, int.from_bytes(text, "big") + 2)) is None:
             return False
-        topic_length = int(self._bytes[at]) << 8 | int(self._bytes[at + 1])
-        if self._end - at < topic_length + 4:
-            return False
-        topic = bytes(self._bytes[at + 2 : at + 2 + topic_length]).decode(errors="replace")
+        topic, packet_id = body[:-2], int.from_bytes(body[-2:], "big")
+        wrong = frames.BAD_QOS if first & 6 == 6 else frames.BAD_PACKET_ID if first & 6 and not packet_id else 0
+        if wrong:
+            reason, what = frames.MALFORMED[wrong]
+            self._break(reason, f"a frame that is not MQTT: {what}", now, inbox.sample())
+            return True
         if first & 6:
-            low = at + 2 + topic_length
-            packet_id = int(self._bytes[low]) << 8 | int(self._bytes[low + 1])
             self.deliveries.thrown_away(packet_id, dup=bool(first & 8))
         self._metrics.count("events.failed", reason="too_large")
-        log.warning("%s: a message of %d bytes is thrown away; %d are the limit", topic, length, MAX_FRAME)
-        self._skip = size + length
+        self._sample(topic, PayloadError("too_large", f"a frame of {length} bytes; {MAX_FRAME} are the limit"), b"")
+        inbox.skip(size + length)
         return True
 
     def _control(self, now: int) -> None:
-        head = self._head()
-        assert head is not None
-        first, size, length = head
-        body = bytes(self._bytes[self._start + size : self._start + size + length])
-        self._start += size + length
+        inbox = self._inbox
+        sample = inbox.sample()
+        first, size, length = inbox.head()
+        body = inbox.take(size + length)[size:]
         kind = first >> 4
-        if kind == packets.CONNACK:
-            self._welcome(body, now)
-        elif kind == packets.PINGRESP:
+        # The flags of what a broker sends are all 0, and only the first packet is a CONNACK. DISCONNECT may come at any time.
+        in_turn = first & 15 == 0 and (kind == packets.DISCONNECT or self.connected != (kind == packets.CONNACK))
+        if in_turn and kind == packets.CONNACK:
+            self._welcome(body, now, sample)
+        elif in_turn and kind == packets.PINGRESP:
             self.deliveries.proved()
-        elif kind in (packets.SUBACK, packets.UNSUBACK):
-            if kind == packets.SUBACK:
-                self._subscription_answered(body)
-            else:
-                self._obsolete -= frozenset(self._asked.pop(int.from_bytes(body[:2], "big"), ()))
-            self._resubscribe()  # what was changed while the question was under way
-        elif kind == packets.DISCONNECT:
-            reason = packets.V5_REASONS.get(body[0] if body else 0, "no reason given")
-            self._drop(f"{self._address} disconnected us: {reason}", now)
+        elif in_turn and kind in (packets.SUBACK, packets.UNSUBACK):
+            self._answered(kind, body, now, sample)
+        elif in_turn and kind == packets.DISCONNECT:
+            self._disconnected(body[0] if body else 0, now)
         else:
-            self._drop(f"{self._address} sent packet type {kind}, which a broker does not send", now)
+            self._break("unexpected_packet", f"packet type {kind}, which a broker does not send here", now, sample)
 
-    def _subscription_answered(self, body: bytes) -> None:
-        packet_id, codes = packets.parse_suback(body, v5=self._v5)
-        answers = dict(zip(self._asked.pop(packet_id, ()), codes, strict=False))
-        granted = {one for one, code in answers.items() if code < 0x80}
-        self._subscribed |= granted & self._filters
-        refused = sorted(answers.keys() - granted)
-        self._refused |= frozenset(refused)  # not asked for again on this connection
+    def _disconnected(self, code: int, now: int) -> None:
+        self._metrics.count("session.disconnected", reason=f"{code:#04x}")
+        hint = "; give each gateway a gateway.id of its own" if code == packets.TAKEN_OVER else ""
+        self._drop(f"{self._address} disconnected us: {packets.reason(code)}{hint}", now)
+        if code not in packets.PASSING:
+            self._broken += 1
+
+    def _answered(self, kind: int, body: bytes, now: int, sample: bytes) -> None:
+        refused = self.subscriptions.answered(kind, body, v5=self._v5)
+        if refused is None:  # to ask again would be answered like that again
+            self._break("bad_answer", "what is no answer to what we have asked", now, sample)
+            return
         if refused:
             self._on_change("refused", f"{self._address} refuses to send {', '.join(refused)}; see its access list")
+        self._resubscribe()  # what was changed while the question was under way
 
-    def _welcome(self, body: bytes, now: int) -> None:
+    def _welcome(self, body: bytes, now: int, sample: bytes) -> None:
         try:
             answer = packets.parse_connack(body, v5=self._v5)
         except ValueError as error:
-            self._drop(f"{self._address}: {error}", now)
+            self._break("bad_connack", str(error), now, sample)
             return
         if answer.reason:
             if answer.reason == _PROTOCOL_REFUSED and self._v5:
@@ -404,23 +358,20 @@ class Session:
             self._drop(f"{self._address} refuses us: {answer.refused}{hint}", now, "refused")
             return
         self.connected = True
-        self._attempt, self._why = 0, ""
+        self._welcome_at = now
+        self._attempt, self._why = self._broken, ""
         self._keepalive = answer.keepalive or KEEPALIVE
         self.deliveries.connected(answer.session_present)
         why = ""
-        if not answer.session_present:
-            if self._known:  # there was a session: the broker was restarted without what it held
-                uncertain, self.deliveries.uncertain = self.deliveries.uncertain, 0
-                self._metrics.count("events.uncertain", uncertain)
-                self._metrics.count("session.lost")
-                why = (
-                    f"{self._address} has lost our session: events that only it held are gone, and of {uncertain} that were "
-                    "not acknowledged yet it is uncertain whether they come again; those of drivers here are exact"
-                )
-            self._obsolete = frozenset()
-        # All of it again: a broker that came back with an older state has a session, and may not know the newest filters.
-        # It costs nothing, since with retain handling 1 no retained message comes for a filter that is there.
-        self._subscribed = self._refused = frozenset()
+        if not answer.session_present and self._known:  # the broker was restarted without what it held
+            uncertain, self.deliveries.uncertain = self.deliveries.uncertain, 0
+            self._metrics.count("events.uncertain", uncertain)
+            self._metrics.count("session.lost")
+            why = (
+                f"{self._address} has lost our session: events that only it held are gone, and of {uncertain} that were "
+                "not acknowledged yet it is uncertain whether they come again; those of drivers here are exact"
+            )
+        self.subscriptions.connected(session_present=answer.session_present)
         self._known = True
         self._on_change("connected", why)
         self._resubscribe()

@@ -12,7 +12,7 @@ from edgefn.engine import loops
 from edgefn.engine.columns import NO_ROWS, Table
 from edgefn.errors import TopicError
 from edgefn.metrics import Metrics
-from edgefn.topics import Pattern, check_topic
+from edgefn.topics import Pattern, topic_of
 
 MAX_KEYS = 100_000
 MAX_TOPICS = 200_000
@@ -166,8 +166,8 @@ class Router:
 
     def _resolve(self, topic: bytes) -> Route:
         try:
-            text = check_topic(topic.decode())
-        except (UnicodeDecodeError, TopicError):
+            text = topic_of(topic)
+        except TopicError:
             self._metrics.count("events.failed", reason="bad_topic")
             return []
         return [(source, label) for source in self._sources if (label := source.label(text)) is not None]

@@ -337,8 +337,9 @@ class Gateway:
             log.warning("%s raised an exception on %s (%d so far)", name, message["row"], message["count"])
         else:
             log.warning(
-                "%s: a payload cannot be used: %s (it begins with %r)",
+                "%s: %s cannot be used: %s (it begins with %r)",
                 message["topic"],
+                "part of a payload" if "." in message["reason"] else "a message",
                 message["detail"],
                 message["sample"],
             )

@@ -24,7 +24,10 @@ class Seen:
 
 
 class BadFrameError(Exception):
-    pass
+    """What is wrong, as the scanner calls it."""
+
+    def __init__(self, why: int = frames.BAD_LENGTH) -> None:
+        self.why = why
 
 
 def length_of(data: bytes) -> tuple[int, int] | None:
@@ -64,30 +67,58 @@ def reference(data: bytes, v5: bool, limit: int = LIMIT) -> tuple[int, list[Seen
                 return at, seen, frames.MORE
             seen.append(message(data[at] & 15, body, v5))
             at += 1 + size + length
-    except BadFrameError:
-        return at, seen, frames.MALFORMED
+    except BadFrameError as error:
+        return at, seen, error.why
     return at, seen, frames.MORE
 
 
 def message(flags: int, body: bytes, v5: bool) -> Seen:
     qos = flags >> 1 & 3
-    if qos == 3 or len(body) < 2:
-        raise BadFrameError
+    if qos == 3:
+        raise BadFrameError(frames.BAD_QOS)
     end = 2 + int.from_bytes(body[:2], "big")
     topic, rest = body[2:end], body[end:]
-    if len(body) < end:
-        raise BadFrameError
+    if len(body) < max(2, end):
+        raise BadFrameError(frames.BAD_TOPIC_LENGTH)
     packet_id = 0
     if qos:
-        if len(rest) < 2:
-            raise BadFrameError
-        packet_id, rest = int.from_bytes(rest[:2], "big"), rest[2:]
+        packet_id = int.from_bytes(rest[:2], "big")
+        if len(rest) < 2 or not packet_id:
+            raise BadFrameError(frames.BAD_PACKET_ID)
+        rest = rest[2:]
     if v5:
-        head = length_of(rest)
-        if head is None or len(rest) < sum(head):
-            raise BadFrameError
-        rest = rest[sum(head) :]
+        try:
+            length, size = length_of(rest) or (len(rest) + 1, 0)
+        except BadFrameError:
+            raise BadFrameError(frames.BAD_PROPERTIES) from None
+        if len(rest) < size + length:
+            raise BadFrameError(frames.BAD_PROPERTIES)
+        check_properties(rest[size : size + length])
+        rest = rest[size + length :]
     return Seen(topic, rest, flags, packet_id)
+
+
+def check_properties(data: bytes) -> None:
+    """Those that a PUBLISH may have: MQTT 5, table 2-4."""
+    while data:
+        kind, data = data[0], data[1:]
+        if kind == 0x23:
+            raise BadFrameError(frames.TOPIC_ALIAS)
+        if kind not in (0x01, 0x02, 0x03, 0x08, 0x09, 0x0B, 0x26):
+            raise BadFrameError(frames.BAD_PROPERTIES)
+        if kind == 0x0B:
+            try:
+                sizes = [(length_of(data) or (0, len(data) + 1))[1]]
+            except BadFrameError:
+                raise BadFrameError(frames.BAD_PROPERTIES) from None
+        else:
+            sizes = {0x01: [1], 0x02: [4], 0x26: [None, None]}.get(kind, [None])
+        for size in sizes:
+            if size is None:  # a text or binary data says its length
+                size = 2 + int.from_bytes(data[:2], "big") if len(data) >= 2 else 2
+            if len(data) < size:
+                raise BadFrameError(frames.BAD_PROPERTIES)
+            data = data[size:]
 
 
 def scan(data: bytes, v5: bool, limit: int = LIMIT, rows: int = frames.BATCH) -> tuple[int, list[Seen], int]:
@@ -132,6 +163,17 @@ def publish(topic: bytes, payload: bytes, flags: int, packet_id: int = 1, proper
 FLAGS = [dup | qos << 1 | retain for dup in (0, 8) for qos in (0, 1, 2) for retain in (0, 1)]
 
 
+TEXTS = st.binary(max_size=20).map(lambda data: len(data).to_bytes(2, "big") + data)
+PROPERTY = st.one_of(
+    st.binary(min_size=1, max_size=1).map(lambda data: b"\x01" + data),
+    st.binary(min_size=4, max_size=4).map(lambda data: b"\x02" + data),
+    st.builds(lambda kind, text: bytes([kind]) + text, st.sampled_from([0x03, 0x08, 0x09]), TEXTS),
+    st.integers(0, 2**28 - 1).map(lambda n: b"\x0b" + variable(n)),
+    st.builds(lambda one, two: b"\x26" + one + two, TEXTS, TEXTS),
+)
+PROPERTIES = st.one_of(*[st.lists(PROPERTY, max_size=5).map(b"".join)] * 7, st.binary(max_size=150))
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[bytes, bool]:
     v5 = draw(st.booleans())
@@ -140,8 +182,8 @@ def streams(draw: st.DrawFn) -> tuple[bytes, bool]:
         st.binary(max_size=20),
         st.one_of(st.binary(max_size=30), st.integers(0, 300).map(lambda n: b"x" * n)),
         st.sampled_from(FLAGS),
-        st.integers(0, 65535),
-        st.binary(max_size=150) if v5 else st.none(),
+        st.one_of(*[st.integers(1, 65535)] * 7, st.just(0)),
+        PROPERTIES if v5 else st.none(),
     )
     controls = st.sampled_from([b"\xd0\x00", b"\x40\x02\x00\x01", b"\x90\x03\x00\x01\x00"])
     return b"".join(draw(st.lists(st.one_of(publishes, publishes, publishes, controls), max_size=6))), v5
@@ -209,11 +251,12 @@ def test_every_size_of_length(size: int, v5: bool) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"\x30\xff\xff\xff\xff\x01", frames.MALFORMED),  # a remaining length of five bytes
-        (b"\x30\x01\x00", frames.MALFORMED),  # no room for the length of a topic
-        (b"\x30\x04\x00\x09ab", frames.MALFORMED),  # the topic ends behind the frame
-        (b"\x32\x04\x00\x02ab", frames.MALFORMED),  # no packet id
-        (b"\x36\x06\x00\x02ab\x00\x01", frames.MALFORMED),  # QoS 3
+        (b"\x30\xff\xff\xff\xff\x01", frames.BAD_LENGTH),
+        (b"\x30\x01\x00", frames.BAD_TOPIC_LENGTH),  # no room for it
+        (b"\x30\x04\x00\x09ab", frames.BAD_TOPIC_LENGTH),
+        (b"\x32\x04\x00\x02ab", frames.BAD_PACKET_ID),
+        (b"\x32\x06\x00\x02ab\x00\x00", frames.BAD_PACKET_ID),
+        (b"\x36\x06\x00\x02ab\x00\x01", frames.BAD_QOS),
         (b"\x30\xff\xff\xff\x7f", frames.TOO_LARGE),
         (b"\xd0\x00", frames.CONTROL),
         (b"", frames.MORE),
@@ -226,7 +269,14 @@ def test_each_way_of_being_wrong(data: bytes, why: int) -> None:
 @pytest.mark.parametrize("properties", [b"", b"\x05ab", b"\xff\xff\xff\xff", b"\x80"])
 def test_properties_that_end_behind_the_frame(properties: bytes) -> None:
     body = b"\x00\x01t" + properties
-    assert scan(b"\x30" + bytes([len(body)]) + body + b"0" * 20, True)[2] == frames.MALFORMED
+    assert scan(b"\x30" + bytes([len(body)]) + body + b"0" * 20, True)[2] == frames.BAD_PROPERTIES
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(PROPERTIES, st.lists(PROPERTY).map(lambda parts: b"".join(parts)[:-1]), st.binary(max_size=12)))
+def test_properties_are_judged_as_the_reference_judges_them(properties: bytes) -> None:
+    data = publish(b"t", b"payload", 0, 0, properties)
+    assert scan(data, True) == reference(data, True)
 
 
 def test_topic_and_payload_do_not_run_together() -> None:

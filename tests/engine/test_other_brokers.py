@@ -24,7 +24,7 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_events_come_whole_whatever_their_size(broker: tuple[str, int]) -> None:
     _, port = broker
     client = Client(port, "sizes", "sizes/+")  # it begins with MQTT 5
-    client.until(lambda: bool(client.session._subscribed))
+    client.until(lambda: bool(client.session.subscriptions.confirmed))
     payloads = [b"{}", events.pack({"a": np.arange(1000, dtype=np.float32)}), b"x" * 300_000, b"last"]
     send(port, "sizes/a", *payloads)
     client.until(lambda: len(client.got) == len(payloads))
@@ -39,7 +39,7 @@ def test_what_is_not_acknowledged_comes_again_and_is_known(broker: tuple[str, in
     if name == "amqtt":
         pytest.skip("amqtt forgets the session of an anonymous client")
     client = Client(port, "again", "again/+")
-    client.until(lambda: bool(client.session._subscribed))
+    client.until(lambda: bool(client.session.subscriptions.confirmed))
     send(port, "again/a", b"1", b"2", b"3")
     client.until(lambda: len(client.got) == 3)
     client.break_off()
@@ -56,9 +56,11 @@ def test_what_is_not_acknowledged_comes_again_and_is_known(broker: tuple[str, in
 def test_topics_come_and_go(broker: tuple[str, int]) -> None:
     _, port = broker
     client = Client(port, "topics", "topics/a")
-    client.until(lambda: client.session._subscribed == {"topics/a"})
+    client.until(lambda: client.session.subscriptions.confirmed == {"topics/a"})
     client.session.subscribe(frozenset({"topics/b"}))
-    client.until(lambda: client.session._subscribed == {"topics/b"} and not client.session._obsolete)
+    client.until(
+        lambda: client.session.subscriptions.confirmed == {"topics/b"} and not client.session.subscriptions.obsolete
+    )
     send(port, "topics/a", b"1")
     send(port, "topics/b", b"2")
     client.until(lambda: client.got != [])

@@ -27,17 +27,18 @@ from edgefn.topics import Pattern
 
 NOW = 1_800_000_000 * 10**9
 FIELDS = ["a", "value", "long_name"]
-# Of each row: ts, present, the bits of the values that are there; and whether they have their time of arrival.
-Rows = tuple[list[tuple[int, int, tuple[bytes, ...]]], bool]
+# Of each row: ts, present, the bits of the values that are there; whether they have their time of arrival; and how many
+# values are not finite.
+Rows = tuple[list[tuple[int, int, tuple[bytes, ...]]], bool, int]
 
 
-def rows_of(table: Table, took_arrival: bool) -> Rows:
+def rows_of(table: Table, took_arrival: bool, not_finite: int) -> Rows:
     rows = []
     for i in range(table.n):
         present = int(table.present[i])
         values = (struct.pack("d", table.columns[c, i]) for c in range(len(table.fields)) if present >> c & 1)
         rows.append((int(table.ts[i]), present, tuple(values)))
-    return rows, took_arrival
+    return rows, took_arrival, not_finite
 
 
 def quick(payload: bytes, unit: str = "auto", fields: list[str] = FIELDS, offset: int = 0) -> Rows | None:
@@ -47,20 +48,20 @@ def quick(payload: bytes, unit: str = "auto", fields: list[str] = FIELDS, offset
     data = np.frombuffer(around + payload + b'9,"}]', np.uint8).copy()
     rows = np.zeros((1, frames.WORDS), np.int64)
     rows[0, frames.PAYLOAD], rows[0, frames.PAYLOAD_LENGTH] = len(around), len(payload)
-    table, status, by_gateway = Table(fields, 4), np.zeros(3, np.int64), np.zeros(1, np.uint8)
+    table, status, by_gateway = Table(fields, 4), np.zeros(4, np.int64), np.zeros(1, np.uint8)
     while True:
         kernels.decode(
             data, rows, np.zeros(1, np.int64), 0, np.full(1, 7), feed.names, feed.name_at, feed.unit, NOW,
             NOW + MAX_SKEW, table.ts, table.key, table.present, table.columns, by_gateway, 0, 1 << 20, status,
         )  # fmt: skip
-        stopped, table.n, short = status.tolist()
+        stopped, table.n, short, not_finite = status.tolist()
         if not short:
             break
         assert (stopped, table.n) == (0, 0)
         table.reserve(short)
     assert stopped == (table.n > 0)
     assert (table.key[: table.n] == 7).all()
-    return rows_of(table, bool(by_gateway[0])) if stopped else None
+    return rows_of(table, bool(by_gateway[0]), not_finite) if stopped else None
 
 
 def general(payload: bytes, unit: str = "auto", fields: list[str] = FIELDS) -> Rows | str:
@@ -71,7 +72,8 @@ def general(payload: bytes, unit: str = "auto", fields: list[str] = FIELDS) -> R
         decoder.add(fields_of(payload), table, 0, NOW, unit)
     except PayloadError as error:
         return error.reason
-    return str(metrics.counters) if metrics.counters else rows_of(table, decoder.took_arrival)
+    not_finite = metrics.counters.pop("fields.unusable.not_finite", 0)
+    return str(metrics.counters) if metrics.counters else rows_of(table, decoder.took_arrival, not_finite)
 
 
 @pytest.mark.parametrize(
