@@ -34,6 +34,7 @@ RECEIVE = 65535  # messages that a broker may send without our acknowledgement: 
 MAX_DELIVERIES = 4 * RECEIVE  # and that are acknowledged without its PINGRESP
 SECOND = 1_000_000_000
 STEADY = 60 * SECOND  # how long a connection holds that forgives what ended those before it
+HASTE = 4  # early ends without a reason that make the next attempt later: a broker that is restarted has the same
 TURNED_AWAY = 2
 _PROTOCOL_REFUSED = 0x84
 _LOCKED_OUT = (0x86, 0x87)
@@ -270,12 +271,21 @@ class Session:
         One that speaks 3.1.1 only may answer MQTT 5 like that (RabbitMQ before 3.13), and so may one that is about to stop:
         the second time in a row the other version is tried.
         """
-        was_in = self.connected
-        self._drop(f"{self._address} closed the connection" + ("" if was_in else " before it let us in"), now)
-        if was_in:
-            self._turned_away = 0
-        else:
+        if not self.connected:
+            self._drop(f"{self._address} closed the connection before it let us in", now)
             self._turn_away(1, now)
+            return
+        is_early = now - self._welcome_at < STEADY
+        hint = ""
+        if is_early and self._broken:  # mosquitto 2.0.11 does not say why it ends a session that another client takes
+            hint = (
+                f" soon after it let us in, again; if there is another client of the same id ({self._client_id}), "
+                "give each gateway a gateway.id of its own"
+            )
+        self._drop(f"{self._address} closed the connection{hint}", now)
+        self._turned_away = 0
+        if is_early and self._broken < HASTE:
+            self._broken += 1
 
     def _turn_away(self, weight: int, now: int) -> None:
         self._turned_away += weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -67,7 +67,10 @@ class Script:
 class Client:
     """A session with its clock, and what it was told and gave."""
 
+    made: ClassVar[list[Client]] = []
+
     def __init__(self, port: int, *filters: str) -> None:
+        self.made.append(self)
         self.now = 0
         self.told: list[tuple[str, str]] = []
         self.metrics = Metrics()
@@ -108,6 +111,8 @@ class Client:
 def broker() -> Iterator[Script]:
     script = Script()
     yield script
+    while Client.made:
+        Client.made.pop().session.close()
     script.close()
 
 
@@ -478,6 +483,17 @@ def test_a_ping_to_keep_alive_does_not_prove_later_acknowledgements(broker: Scri
     broker.send(b"\xd0\x00")
     client.read()
     assert len(client.session.deliveries) == 0
+
+
+def test_a_session_that_another_client_takes_over_is_told_with_what_to_do(broker: Script) -> None:
+    client = welcome(broker, "t")
+    broker.send(b"\xe0\x02\x8e\x00")
+    client.read()
+    assert client.told[-1] == (
+        "offline",
+        f"127.0.0.1:{broker.port} disconnected us: session taken over by a client of the same id; "
+        "give each gateway a gateway.id of its own",
+    )
 
 
 def test_closing_says_goodbye_and_twice_is_harmless(broker: Script) -> None:

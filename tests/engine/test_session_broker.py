@@ -6,17 +6,18 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgefn.address import BrokerAddress
 from edgefn.broker import PrivateBroker
 from edgefn.engine import packets
+from edgefn.engine import session as sessions
 from edgefn.engine.session import Session
 from edgefn.engine.subscriptions import disjoint
 from edgefn.metrics import Metrics
-from tests.broker import make_broker, write_passwords
+from tests.broker import make_broker
 from tests.engine.test_frames import publish
 
 pytestmark = pytest.mark.integration
@@ -25,12 +26,20 @@ pytestmark = pytest.mark.integration
 class Client:
     """A session that processes what comes, by the real clock."""
 
-    def __init__(self, port: int, name: str, *filters: str, protocol: int = 5, password: str | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        name: str,
+        *filters: str,
+        protocol: int = 5,
+        password: str | None = None,
+        address: BrokerAddress | None = None,
+    ) -> None:
         self.told: list[tuple[str, str]] = []
         self.metrics = Metrics()
         self.got: list[bytes] = []
         self.again: list[bytes] = []
-        address = BrokerAddress("127.0.0.1", port, "me" if password else None, password)
+        address = address or BrokerAddress("127.0.0.1", port, "me" if password else None, password)
         self.session = Session(
             address, name, self.metrics, on_change=lambda *what: self.told.append(what), protocol=protocol
         )
@@ -59,7 +68,7 @@ class Client:
                     self.got.append(payload)
 
     def subscribed(self) -> bool:
-        return self.session.connected and self.session.checkpoint()["filters"] != []
+        return self.session.connected and self.session.subscriptions.confirmed == self.session.subscriptions.wanted
 
     def break_off(self) -> None:
         assert self.session.sock is not None
@@ -144,16 +153,89 @@ def test_it_comes_back_when_the_broker_does(mortal_mosquitto: PrivateBroker) -> 
     client.session.close()
 
 
-def test_a_wrong_password_is_told_as_such(tmp_path: Path) -> None:
-    with make_broker(passwords=write_passwords(tmp_path / "passwords", {"me": "right"})) as broker:
-        client = Client(broker.port, "locked", "t", password="wrong")
-        client.until(lambda: client.told != [])
-        assert client.told[0][0] == "refused"
-        assert "see [broker] in edgefn.toml" in client.told[0][1]
-        welcome = Client(broker.port, "locked", "t", password="right")
-        welcome.until(welcome.subscribed)
-        welcome.session.close()
+def test_of_two_sessions_that_share_a_subscription_each_message_comes_to_one(mosquitto: PrivateBroker) -> None:
+    one, other = (Client(mosquitto.port, f"share-{n}", "$share/pair/share/+") for n in range(2))
+    one.until(one.subscribed)
+    other.until(other.subscribed)
+    payloads = [b"%d" % n for n in range(40)]
+    send(mosquitto.port, "share/a", *payloads)
+    one.until(lambda: len(one.got) >= 20)
+    other.until(lambda: len(one.got) + len(other.got) == 40)
+    assert sorted(one.got + other.got, key=int) == payloads
+    for client in (one, other):
+        client.session.acknowledge(1)
+        client.until(lambda client=client: len(client.session.deliveries) == 0)
         client.session.close()
+
+
+def test_two_gateways_of_one_id_are_told_so_and_do_not_race(
+    mosquitto: PrivateBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions.random, "uniform", lambda low, high: high)
+    one = Client(mosquitto.port, "twin", "t")
+    waits = []
+    for _ in range(4):
+        one.session.keep(max(time.monotonic_ns(), one.session.due()))
+        one.until(one.subscribed)
+        other = Client(mosquitto.port, "twin", "t")
+        other.until(lambda other=other: other.session.connected)
+        one.until(lambda: one.session.sock is None)
+        waits.append(round((one.session.due() - time.monotonic_ns()) / 10**9, 1))
+        other.session.close()
+    # mosquitto 2.0.11 says nothing, so it takes a second time to guess; one that says why is believed at once.
+    assert one.told[3][0] == "offline"
+    assert "of the same id" in one.told[3][1]
+    assert one.told[3][1].endswith("give each gateway a gateway.id of its own")
+    assert waits == pytest.approx([0.25, 0.5, 1, 2], abs=0.2)
+
+
+def test_a_broker_that_shuts_down_says_so(mortal_mosquitto: PrivateBroker) -> None:
+    client = Client(mortal_mosquitto.port, "shutdown", "t")
+    client.until(client.subscribed)
+    mortal_mosquitto.stop()
+    client.until(lambda: client.session.sock is None)
+    assert client.told[-1][0] == "offline"
+    client.session.close()
+
+
+def test_a_sign_of_life_is_answered(mosquitto: PrivateBroker) -> None:
+    client = Client(mosquitto.port, "ping", "t")
+    client.until(client.subscribed)
+    client.session.keep(client.session.due())  # as if the time had come
+    client.until(lambda: client.session.deliveries._barriers == [])
+    assert client.session.connected
+    client.session.close()
+
+
+class Dribble:
+    """A socket that has one byte at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def recv_into(self, room: memoryview) -> int:
+        return self._sock.recv_into(room[:1])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_what_comes_byte_by_byte_is_what_was_sent(
+    mosquitto: PrivateBroker, protocol: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dial = sessions.dial
+    monkeypatch.setattr(sessions, "dial", lambda address: Dribble(dial(address)))
+    name = f"dribble-{protocol}"
+    client = Client(mosquitto.port, name, f"{name}/+", protocol=protocol)
+    client.until(client.subscribed)
+    payloads = [b"%d" % n * n for n in range(40)]
+    send(mosquitto.port, f"{name}/a", *payloads)
+    client.until(lambda: len(client.got) == 40)
+    assert client.got == payloads
+    client.session.acknowledge(1)
+    client.until(lambda: len(client.session.deliveries) == 0)
+    client.session.close()
 
 
 def test_an_oversized_message_is_passed_over(mosquitto: PrivateBroker) -> None:
