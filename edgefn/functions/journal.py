@@ -8,16 +8,18 @@ handler's state holds both. Most invocations are done by then, and never have a 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgefn.clock import NS
 from edgefn.functions.invocation import Cover, Invocation
 from edgefn.functions.memory import Change, Memory
+from edgefn.metrics import Metrics
 from edgefn.store import CheckpointPart, Letter, NewItem
 
 FINISHED = 20_000  # ids that are remembered after they were stored as done
+MAX_PASSING = 8 << 20  # bytes of each handler's invocations that are done, not durable, and not stored
 PATIENCE = 30 * NS  # after the engine died: until then, what its events have started may still come again
 
 
@@ -29,6 +31,12 @@ class Completion:
     items: Sequence[NewItem] = ()
     change: Change = field(default_factory=dict)
     letter: Letter | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes, about; what the handler has changed is not among them, since it is kept."""
+        effects = [*(item.payload for item in self.items), *([self.letter.payload] if self.letter else [])]
+        return self.invocation.size + sum(len(one) + 500 for one in effects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +54,22 @@ class Cut:
 
 
 class Journal:
-    """Bounded by the queues of the handlers: it holds what they hold, and what is done since the last commit."""
+    """It holds what the queues of the handlers hold, and what is done since the last commit.
 
-    def __init__(self, memory: Callable[[str], Memory], monotonic: Callable[[], int]) -> None:
+    Of durable events that is bounded, since a broker holds back what is not acknowledged. Of all others the oldest gives way
+    where the store takes nothing for long.
+    """
+
+    def __init__(self, memory: Callable[[str], Memory], monotonic: Callable[[], int], metrics: Metrics) -> None:
         self.changed = asyncio.Event()  # there is something for a commit
         self._memory = memory
         self._monotonic = monotonic
+        self._metrics = metrics
         self._known: dict[str, Invocation] = {}  # durable, and not stored as done
         self._passing: set[str] = set()  # ids of what is not durable, and waits or runs
         self._unwritten: dict[str, Invocation] = {}  # of these, those whose row is not there or not right
         self._completions: dict[str, deque[Completion]] = {}  # by handler, in the order in which they ended
+        self._weight: Counter[str] = Counter()  # by handler: bytes of those that are not durable
         self._loose: list[CheckpointPart] = []  # of no invocation that is stored
         self._covered: list[Cover] = []  # by a commit of the engine's that is not being stored yet
         self._finished: OrderedDict[str, None] = OrderedDict()
@@ -101,7 +115,30 @@ class Journal:
         if invocation.durable or completion.items or completion.change or completion.letter:
             self._unwritten.pop(invocation.id, None)
             self._completions.setdefault(invocation.function, deque()).append(completion)
+            if not invocation.durable:
+                self._weight[invocation.function] += completion.size
+                if self._weight[invocation.function] > MAX_PASSING:
+                    self._make_room(invocation.function)
             self.changed.set()
+
+    def _make_room(self, function: str) -> None:
+        """Gives up the older half of what is not durable: rows and letters, not what it has changed in the handler's state."""
+        kept: deque[Completion] = deque()
+        changed: dict[str, bytes | None] = {}
+        for completion in self._completions[function]:
+            if not completion.invocation.durable and self._weight[function] > MAX_PASSING // 2:
+                self._weight[function] -= completion.size
+                changed.update(completion.change)
+                if completion.items or completion.letter:
+                    self._metrics.count("functions.dropped", reason="store_unavailable")
+                continue
+            if changed:
+                completion.change, changed = {**changed, **completion.change}, {}
+            kept.append(completion)
+        if changed:  # none is left to carry it
+            kept.append(Completion(completion.invocation, (), changed))
+            self._weight[function] += kept[-1].size
+        self._completions[function] = kept
 
     def engine_started(self, engine: int) -> None:
         self._engine, self._since = engine, self._monotonic()
@@ -134,7 +171,7 @@ class Journal:
             if (part := self._memory(function).part(change)) is not None:
                 cut.parts.append(part)
             if not self._completions[function]:
-                del self._completions[function]
+                del self._completions[function], self._weight[function]
         for invocation in list(self._unwritten.values()):
             if invocation.is_storable:
                 del self._unwritten[invocation.id]
@@ -148,6 +185,8 @@ class Journal:
     def _take(self, completion: Completion, cut: Cut, change: dict[str, bytes | None]) -> None:
         invocation = completion.invocation
         invocation.end.taken = True
+        if not invocation.durable:
+            self._weight[invocation.function] -= completion.size
         if invocation.stored:
             cut.parts.append(CheckpointPart(invocation.owner, "drop"))
         else:

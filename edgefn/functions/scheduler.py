@@ -57,7 +57,7 @@ class Scheduler:
         self, outlet: Outlet, clock: Clock, metrics: Metrics, *, gateway: str, workers: int, secrets: Path
     ) -> None:
         self.lanes: dict[str, Lane] = {}
-        self.journal = Journal(self._memory, clock.monotonic)
+        self.journal = Journal(self._memory, clock.monotonic, metrics)
         self.pool = Pool(workers, metrics, gateway=gateway, secrets=secrets, heard=self._heard, ended=self._ended)
         self._outlet = outlet
         self._drivers = f"edgefn/{gateway}/event/"  # topics of edgefn's own drivers, which stamp by gateway time

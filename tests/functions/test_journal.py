@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefn.functions.invocation import Cover, Invocation, from_row
-from edgefn.functions.journal import FINISHED, PATIENCE, Completion, Cut, Journal
+from edgefn.functions.journal import FINISHED, MAX_PASSING, PATIENCE, Completion, Cut, Journal
 from edgefn.functions.memory import Memory
+from edgefn.metrics import Metrics
 from edgefn.store import CheckpointPart, Letter, NewItem
 from edgefn.testing import ManualClock
 
@@ -21,7 +22,8 @@ class Desk:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.memories: dict[str, Memory] = {}
-        self.journal = Journal(self.memory, self.clock.monotonic)
+        self.metrics = Metrics()
+        self.journal = Journal(self.memory, self.clock.monotonic, self.metrics)
         self.journal.engine_started(1)
 
     def memory(self, name: str) -> Memory:
@@ -209,3 +211,56 @@ def test_what_an_invocation_has_started_is_not_stored_before_it_is_itself() -> N
     cut = desk.commit()
     assert cut.items == [item(1), item(2), item(3)]
     assert cut.rows == [waits]
+
+
+def passing(n: int, function: str = "f") -> Invocation:
+    """One that nobody sends again."""
+    return Invocation(f"p{n}", function, "t", b"{}")
+
+
+def test_while_the_store_takes_nothing_the_oldest_that_is_not_durable_gives_way_and_is_counted() -> None:
+    desk = Desk()
+    event = desk.event("durable")
+    desk.journal.complete(Completion(event, [item(-1)], {"from": b"durable", "event": b"1"}))
+    n = 20_000
+    for i in range(n):
+        desk.journal.complete(Completion(passing(i), [item(i)], {"newest": b"%d" % i, f"old {i % 10}": b"1"}))
+    dropped = desk.metrics.counters["functions.dropped.store_unavailable"]
+    assert n > dropped > 0
+    desk.journal.cover(1)
+    cut = desk.commit()
+    # What is durable is there, and of the others the newest, in their order.
+    assert cut.items == [item(-1), *(item(i) for i in range(dropped, n))]
+    assert sum(500 + len(one.payload) for one in cut.items) <= MAX_PASSING
+    # No change of the handler's state is lost with them.
+    again = Memory("f")
+    again.restore([part.data for part in cut.parts if part.owner == "function f"])
+    assert again.values == desk.memories["f"].values
+    assert len(again.values) == 13
+
+
+def test_what_was_stored_does_not_count_against_what_is_done_next() -> None:
+    desk = Desk()
+    for turn in range(5):
+        for i in range(5000):
+            desk.journal.complete(Completion(passing(i), [item(i)]))
+        assert len(desk.commit().items) == 5000, turn
+    assert desk.metrics.total("functions.dropped") == 0
+
+
+def test_one_handler_does_not_take_another_one_s_room() -> None:
+    desk = Desk()
+    desk.journal.complete(Completion(passing(0, "quiet"), [item(0)]))
+    for i in range(20_000):
+        desk.journal.complete(Completion(passing(i, "noisy"), [item(i)]))
+    assert desk.commit().items[0] == item(0)
+
+
+def test_one_that_is_larger_than_the_room_leaves_its_change_behind() -> None:
+    desk = Desk()
+    large = NewItem("summary/f", bytes(MAX_PASSING), 0)
+    desk.journal.complete(Completion(passing(0), [large], {"n": b"1"}))
+    cut = desk.commit()
+    assert (cut.items, [part.owner for part in cut.parts]) == ([], ["function f"])
+    assert desk.metrics.counters["functions.dropped.store_unavailable"] == 1
+    assert not desk.commit()

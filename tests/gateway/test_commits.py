@@ -46,7 +46,7 @@ class Desk:
         self.generation = 1
         self.told: list[int] = []
         clock = SystemClock()
-        self.journal = Journal(lambda name: Memory(name), clock.monotonic)
+        self.journal = Journal(lambda name: Memory(name), clock.monotonic, Metrics())
         self.journal.engine_started(1)
         self.commits = Commits(
             self,  # type: ignore[arg-type]
