@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ import numpy as np
 from edgefn import events
 from edgefn.engine import frames
 from edgefn.engine.session import Arrived
+from tests import guided
 from tests.engine.harness import compiled
 from tests.engine.test_frames import publish
 from tests.engine.test_ingest import SOURCE, Rig
@@ -185,6 +187,9 @@ def _stream(random: random.Random) -> tuple[bytes, bool]:
     return (_spoil(random, stream) if random.random() < 0.2 else stream), v5
 
 
+MAKE = SimpleNamespace(payloads=[_json, _map], stream=_stream)
+
+
 def _scan(stream: bytes, v5: bool, pieces: list[int]) -> Any:
     """The messages in front of what is no PUBLISH, read piece by piece, as the session does."""
     room = np.frombuffer(stream + b"\0", np.uint8).copy()
@@ -205,7 +210,10 @@ def check(manifest: Any, case: int) -> None:
     """Raises AssertionError where the two ways differ."""
     choose = random.Random(case)
     stream, v5 = _stream(choose)
-    pieces = sorted(choose.randrange(len(stream) + 1) for _ in range(choose.randrange(4)))
+    compare(manifest, stream, v5, sorted(choose.randrange(len(stream) + 1) for _ in range(choose.randrange(4))))
+
+
+def compare(manifest: Any, stream: bytes, v5: bool, pieces: list[int]) -> None:
     whole, single = Rig(manifest), Rig(manifest)
     for arrived in _scan(stream, v5, pieces):
         whole.ingest.take(arrived, whole.deliveries, 1, 0)
@@ -242,7 +250,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (60)")
     parser.add_argument("--seed", type=int, default=None, help="the first case; otherwise by the clock")
     parser.add_argument("--case", type=int, default=None, help="only this case")
+    parser.add_argument("--guided", action="store_true", help="by coverage, with atheris (tests/guided.py)")
+    parser.add_argument("--corpus", type=Path, default=None, help="where --guided keeps inputs; otherwise nowhere")
     arguments = parser.parse_args()
+    if arguments.guided:
+        with tempfile.TemporaryDirectory() as folder:
+            corpus = arguments.corpus or Path(folder) / "corpus"
+            status = guided.guide(corpus, int(arguments.seconds), MAKE)
+            if status != 2:
+                manifest = compiled(Path(folder), "both", SOURCE)
+                n = guided.replay(corpus, lambda *what: compare(manifest, *what))
+                sys.stdout.write(f"{n} inputs through the compiled kernels as well\n")
+            return status
     if arguments.case is not None:
         with tempfile.TemporaryDirectory() as folder:
             check(compiled(Path(folder), "both", SOURCE), arguments.case)
