@@ -22,7 +22,7 @@ from edgefn.engine.number_kernels import UNCERTAIN
 from edgefn.engine.plan import Plan
 from edgefn.engine.sequences import Sequences, belongs
 from edgefn.engine.session import Arrived, Sample
-from edgefn.engine.sources import MAX_TOPICS, Source
+from edgefn.engine.sources import MAX_TOPIC_BYTES, MAX_TOPICS, Source
 from edgefn.engine.timeline import Timeline
 from edgefn.engine.topic_numbers import UNKNOWN, TopicNumbers
 from edgefn.errors import PayloadError, TopicError
@@ -142,7 +142,7 @@ class Ingest:
         return sum(feed.source.keys.evicted for feed in self._feeds)
 
     def _number(self, arrived: Arrived) -> npt.NDArray[np.int32]:
-        if len(self._topics) >= MAX_TOPICS:
+        if len(self._topics) >= MAX_TOPICS or self._topics.size > MAX_TOPIC_BYTES:
             self._forget()
         topics = self._topics.look_up(arrived.bytes, arrived.rows)
         if unknown := np.flatnonzero(topics == UNKNOWN).tolist():

@@ -16,6 +16,7 @@ from edgefn.topics import Pattern, topic_of
 
 MAX_KEYS = 100_000
 MAX_TOPICS = 200_000
+MAX_TOPIC_BYTES = 32 << 20  # of all of them: somebody may make up topics of a kilobyte each
 
 
 class Keys:
@@ -152,16 +153,19 @@ class Router:
         self._sources = sources
         self._metrics = metrics
         self._routes: dict[bytes, Route] = {}
+        self._bytes = 0
 
     def route(self, topic: bytes) -> Route:
         """The sources whose pattern matches; an empty list for a topic that nobody wants or that is no topic."""
         route = self._routes.get(topic)
         if route is None:
             route = self._resolve(topic)
-            if len(self._routes) >= MAX_TOPICS:
+            if len(self._routes) >= MAX_TOPICS or self._bytes > MAX_TOPIC_BYTES:
+                self._metrics.count("topics.forgotten", len(self._routes))
                 self._routes.clear()
-                self._metrics.count("topics.forgotten", MAX_TOPICS)
+                self._bytes = 0
             self._routes[topic] = route
+            self._bytes += len(topic)
         return route
 
     def _resolve(self, topic: bytes) -> Route:

@@ -62,6 +62,11 @@ class TopicNumbers:
     def __len__(self) -> int:
         return self._n
 
+    @property
+    def size(self) -> int:
+        """Bytes of all topics together."""
+        return int(self._starts[self._n])
+
     def look_up(self, data: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """The number of the topic of each message (`frames.scan`) in `data`; UNKNOWN where it has none."""
         out = np.empty(len(rows), np.int32)

@@ -228,6 +228,15 @@ def test_more_topics_than_are_remembered_begin_anew(manifest: Manifest, monkeypa
     assert len(rig.ingest._topics) <= 50
 
 
+def test_long_topics_begin_anew_sooner(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "MAX_TOPIC_BYTES", 20_000)
+    rig = Rig(manifest)
+    for turn in range(10):
+        rig.take(*[(b"m/%d/" % (i + 20 * turn) + b"a" * 900, b'{"a":%d}' % i, 0) for i in range(20)])
+    assert [values["a"] for _, values in rig.rows("m/#")] == [float(i) for _ in range(10) for i in range(20)]
+    assert rig.ingest._topics.size < 60_000
+
+
 def test_topics_that_share_a_slot_are_told_apart(manifest: Manifest) -> None:
     rig = Rig(manifest)
     names = [b"m/%d" % i for i in range(3000)]

@@ -95,6 +95,15 @@ def test_the_table_of_topics_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert metrics.counters["topics.forgotten"] == 20
 
 
+def test_the_table_of_topics_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_TOPIC_BYTES", 5000)
+    router = Router([Source(Pattern("#"), [])], metrics := Metrics())
+    for i in range(100):
+        assert len(router.route(b"%d" % i * 500)) == 1
+    assert sum(map(len, router._routes)) < 7000
+    assert metrics.counters["topics.forgotten"] > 80
+
+
 def test_a_table_grows_and_begins_again() -> None:
     table = Table(["a", "b"], 2)
     for i in range(100):
