@@ -45,21 +45,27 @@ def load() -> SimpleNamespace:
 
 
 def examine(parts: SimpleNamespace, data: bytes) -> None:
-    """Raises where kernels and references differ. The first bit says whether the input is a payload, or a stream of frames."""
-    if data[:1] and data[0] & 1:
-        _examine_payload(parts, data[2:], unit=("auto", "s", "ns", "arrival")[data[0] >> 1 & 3])
+    """Raises where kernels and references differ. The first bit says whether the input is a payload, or a stream of frames.
+
+    With the fifth bit nothing stands behind the input: to look there is out of bounds.
+    """
+    head = data[0] if data else 0
+    is_last = bool(head & 16)
+    if head & 1:
+        _examine_payload(parts, data[2:], ("auto", "s", "ns", "arrival")[head >> 1 & 3], is_last)
         return
     stream, v5, _ = stream_of(data)
-    scanned = parts.scan(stream, v5)
+    scanned = parts.scan(stream, v5, guard=0 if is_last else 64)
     assert scanned == parts.reference(stream, v5), scanned
     for message in scanned[1]:
-        _examine_payload(parts, message.payload, unit="auto")
+        _examine_payload(parts, message.payload, "auto", is_last)
 
 
-def _examine_payload(parts: SimpleNamespace, payload: bytes, unit: str) -> None:
-    quick = parts.quick(payload, unit)
+def _examine_payload(parts: SimpleNamespace, payload: bytes, unit: str, is_last: bool) -> None:
+    behind = b"" if is_last else b'9,"}]'
+    quick = parts.quick(payload, unit, behind=behind)
     assert quick is None or quick == parts.general(payload, unit), quick
-    has, at, length, seq, floor = _marks(parts, payload)
+    has, at, length, seq, floor = _marks(parts, payload, behind)
     if has != parts.marks.UNCERTAIN:
         fields = parts.fields_of(payload)  # it is a whole and valid object, or this raises
         src = payload[at : at + length].decode() if has & 1 else None
@@ -68,10 +74,10 @@ def _examine_payload(parts: SimpleNamespace, payload: bytes, unit: str) -> None:
         assert (floor if has & 4 else None) == fields.get("seq_floor"), floor
 
 
-def _marks(parts: SimpleNamespace, payload: bytes) -> list[int]:
+def _marks(parts: SimpleNamespace, payload: bytes, behind: bytes) -> list[int]:
     import numpy as np
 
-    data = np.frombuffer(payload + b'9,"}]', np.uint8).copy()
+    data = np.frombuffer(payload + behind or b"\0", np.uint8).copy()
     rows, out = np.zeros((1, parts.frames.WORDS), np.int64), np.zeros((1, parts.marks.WORDS), np.int64)
     rows[0, parts.frames.PAYLOAD_LENGTH] = len(payload)
     parts.marks.read_marks(data, rows, np.zeros(1, np.int64), out)
@@ -86,7 +92,7 @@ def seeds(make: SimpleNamespace) -> list[bytes]:
     found = [b"\x02\0" + frame for frame in FRAMES.values()] + [b"\x01\0" + payload for payload, _ in PAYLOADS.values()]
     for case in range(200):
         choose = random.Random(case)
-        found += [b"\x01\0" + payload(choose) for payload in make.payloads]
+        found += [bytes([choose.choice([0x01, 0x11]), 0]) + payload(choose) for payload in make.payloads]
         stream, v5 = make.stream(choose)
         found.append(bytes([2 * v5, 0]) + stream[: MAX_INPUT - 2])
     return [one for one in found if len(one) <= MAX_INPUT]
@@ -98,10 +104,13 @@ def mutate(data: bytes, choose: random.Random) -> bytes:
     if not found:
         return data
     at = choose.choice(found)
-    number = choose.choice(
-        [choose.randrange(400), 10 ** choose.randrange(25), 2 ** choose.randrange(70) - 1, choose.randrange(10**19)]
-    )
-    return (data[: at.start()] + b"%d" % number + data[at.end() :])[:MAX_INPUT]
+    number = choose.choice([choose.randrange(400), 10 ** choose.randrange(25), 2 ** choose.randrange(70) - 1])
+    text = b"%d" % number
+    if choose.random() < 0.5:
+        text = b"%d" % choose.randrange(10 ** choose.randrange(1, 20))
+        dot = choose.randrange(1, 2 * len(text))
+        text = text[:dot] + b"." + text[dot:] if dot < len(text) else text
+    return (data[: at.start()] + text + data[at.end() :])[:MAX_INPUT]
 
 
 def guide(folder: Path, seconds: int, make: SimpleNamespace) -> int:

@@ -121,10 +121,12 @@ def check_properties(data: bytes) -> None:
             data = data[size:]
 
 
-def scan(data: bytes, v5: bool, limit: int = LIMIT, rows: int = frames.BATCH) -> tuple[int, list[Seen], int]:
+def scan(
+    data: bytes, v5: bool, limit: int = LIMIT, rows: int = frames.BATCH, guard: int = GUARD
+) -> tuple[int, list[Seen], int]:
     """The compiled scanner over a buffer that goes on behind the data with what would be a message."""
     start = 7
-    buffer = np.frombuffer(bytearray(b"\xff" * start + data + (b"0\x02\x00\x00" * GUARD)[:GUARD]), np.uint8)
+    buffer = np.frombuffer(bytearray(b"\xff" * start + data + (b"0\x02\x00\x00" * guard)[:guard]), np.uint8)
     out, status = np.zeros((rows, frames.WORDS), np.int64), np.full(3, -1, np.int64)
     frames.scan(buffer, start, start + len(data), v5, limit, out, status)
     used, found, why = status.tolist()

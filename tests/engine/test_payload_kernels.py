@@ -41,11 +41,13 @@ def rows_of(table: Table, took_arrival: bool, not_finite: int) -> Rows:
     return rows, took_arrival, not_finite
 
 
-def quick(payload: bytes, unit: str = "auto", fields: list[str] = FIELDS, offset: int = 0) -> Rows | None:
+def quick(
+    payload: bytes, unit: str = "auto", fields: list[str] = FIELDS, offset: int = 0, behind: bytes = b'9,"}]'
+) -> Rows | None:
     """What the kernel makes of a payload that stands in the middle of others; None where it is not certain."""
     feed = _Feed(Source(Pattern("t"), fields, ts=unit))
     around = b'9,"}]' + bytes(offset)
-    data = np.frombuffer(around + payload + b'9,"}]', np.uint8).copy()
+    data = np.frombuffer(around + payload + behind, np.uint8).copy()
     rows = np.zeros((1, frames.WORDS), np.int64)
     rows[0, frames.PAYLOAD], rows[0, frames.PAYLOAD_LENGTH] = len(around), len(payload)
     table, status, by_gateway = Table(fields, 4), np.zeros(4, np.int64), np.zeros(1, np.uint8)
