@@ -1,6 +1,7 @@
 """The public names of edgefn: what handler files and driver files import, nothing else."""
 
-from edgefn.api import aggregate, anomaly, filter, latest, summarize, transform
+from edgefn.api import aggregate, anomaly, filter, summarize, transform
+from edgefn.fields import field, latest
 from edgefn.triggers import cron, every, on, system, watch
 from edgefn.windows import count, hopping, session, sliding, tumbling
 
@@ -12,6 +13,7 @@ __all__ = [
     "count",
     "cron",
     "every",
+    "field",
     "filter",
     "hopping",
     "latest",

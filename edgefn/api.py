@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeVar, Unpack, get_args
 
 from edgefn import policies
 from edgefn.errors import TopicError
+from edgefn.fields import RESERVED, Field, check_path, inputs_of, type_of
 from edgefn.options import Common, Options, Place, Timestamps, check_name, options_of, place_of
-from edgefn.topics import Pattern, check_topic
+from edgefn.topics import Pattern
 from edgefn.windows import Window, tumbling
 
 ATTRIBUTE = "__edgefn__"
-RESERVED = ("ts", "key", "state")
 STATISTICS = (
     "n",
     "mean",
@@ -30,24 +30,7 @@ STATISTICS = (
 )  # and any percentile, as "p95"
 
 Kind = Literal["filter", "transform", "aggregate", "anomaly", "summarize"]
-Type = Literal["float", "int", "bool"]
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A named number: a field of the payload that a handler takes, or one of the values that it puts out."""
-
-    name: str
-    type: Type = "float"
-    default: float | None = None  # of a parameter that is optional
-    latest: str | None = None  # the topic whose newest value it is, where it is not of the event
-    of: str = "value"  # the field of that topic's payload
-
-    @property
-    def column(self) -> str:
-        """What its column is called: no field of a payload can be, since a name of a parameter has no space."""
-        return self.name if self.latest is None else f"latest {self.latest} {self.of}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +54,6 @@ class Handler:
     parameters: tuple[str, ...] = ()  # all parameter names in order
     ts: Timestamps = "auto"
     retained: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Latest:
-    """The newest value of another topic. Made by `latest`."""
-
-    topic: str
-    field: str
-    default: float | None
-
-
-def latest(topic: str, field: str = "value", *, default: float | None = None) -> Any:
-    """As the default of a parameter: the newest value of another topic, such as a set-point.
-
-    def too_cold(temperature, wanted=latest("settings/wanted", default=20.0)): …
-
-    Until the topic has brought one, `default` holds; without a default the event is skipped and counted. A retained message
-    counts, and what was read survives restarts.
-    """
-    return Latest(topic, field, None if default is None else float(default))
 
 
 Source = str | Callable[..., Any] | Handler
@@ -143,72 +106,17 @@ def _listening(place: Place, source: Pattern | str, options: Common) -> tuple[Ti
     return ts, retained
 
 
-def _type(place: Place, what: str, annotation: Any) -> Type:
-    if annotation in (inspect.Parameter.empty, float, "float"):
-        return "float"
-    if annotation in (int, "int"):
-        return "int"
-    if annotation in (bool, "bool"):
-        return "bool"
-    shown = getattr(annotation, "__name__", annotation)
-    raise place.error(
-        f"{what} is annotated {shown}, and compiled handlers take and give numbers only",
-        "leave the annotation away or use float, int or bool",
-    )
-
-
-def _inputs(place: Place, function: Callable[..., Any], arrays: bool) -> tuple[tuple[Field, ...], tuple[str, ...]]:
-    fields, names = [], []
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise place.error(
-                f"parameter *{parameter.name}: the fields that a handler takes are named one by one",
-                "write the payload's field names as parameters",
-            )
-        names.append(parameter.name)
-        if parameter.name in RESERVED:
-            continue
-        annotation = inspect.Parameter.empty if arrays else parameter.annotation
-        default, topic, of = None, None, "value"
-        if isinstance(parameter.default, Latest):
-            if arrays:
-                raise place.error(
-                    f"parameter {parameter.name} is a latest(), which has no array of samples",
-                    "read it in a @transform before this handler",
-                )
-            default, topic, of = parameter.default.default, parameter.default.topic, parameter.default.field
-            try:
-                check_topic(topic)
-            except TopicError as error:
-                raise place.error(f"parameter {parameter.name}: latest(): {error}") from error
-        elif parameter.default is not parameter.empty:
-            if arrays:
-                raise place.error(
-                    f"parameter {parameter.name} has a default, which an array of samples cannot use",
-                    "give the default in a @transform before this handler",
-                )
-            if isinstance(parameter.default, (int, float)):
-                default = float(parameter.default)
-            else:
-                raise place.error(f"the default of {parameter.name} is not a number")
-        kind = _type(place, f"parameter {parameter.name}", annotation)
-        fields.append(Field(parameter.name, kind, default, topic, of))
-    if not fields and not set(names) & {"ts", "key"}:
-        raise place.error("it takes no field", "parameter names are the payload's fields: def handler(temperature): …")
-    return tuple(fields), tuple(names)
-
-
 def _outputs(place: Place, function: Callable[..., Any]) -> tuple[Field, ...]:
     """The values named by a NamedTuple annotation; a plain number is called `value`."""
     annotation = _hints(place, function).get("return", inspect.Parameter.empty)
     if isinstance(annotation, type) and issubclass(annotation, tuple) and hasattr(annotation, "_fields"):
         hints = typing.get_type_hints(annotation)
         return tuple(
-            Field(name, _type(place, f"value {name} of {annotation.__name__}", hints.get(name, float)))
+            Field(name, type_of(place, f"value {name} of {annotation.__name__}", hints.get(name, float)))
             for name in annotation._fields
         )
     if annotation in (inspect.Parameter.empty, float, int, bool):
-        return (Field("value", _type(place, "the result", annotation)),)
+        return (Field("value", type_of(place, "the result", annotation)),)
     raise place.error(
         f"its result is annotated {getattr(annotation, '__name__', annotation)}",
         "name several values with a NamedTuple: class Row(NamedTuple): mean: float",
@@ -243,7 +151,7 @@ def _handler(
     place = place_of(function)
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         raise place.error("a compiled handler is a plain function", "use `def` and `return`, without async and yield")
-    inputs, names = _inputs(place, function, arrays=kind == "aggregate")
+    inputs, names = inputs_of(place, function, arrays=kind == "aggregate")
     feed = _source(place, source)
     ts, retained = _listening(place, feed, options)
     handler = Handler(
@@ -343,7 +251,7 @@ def summarize(
     """An aggregate without code: room = summarize("sensors/{room}/climate", "1m", fields="temperature").
 
     With one field its statistics are called mean, min, …; with several temperature_mean, humidity_mean, …. On a handler
-    the fields are those it puts out, unless others are named.
+    the fields are those it puts out, unless others are named. "AM2301.Temperature" is a field of an object in the payload.
     """
     frame = sys._getframe(1)
     place = Place(frame.f_code.co_filename, frame.f_lineno, options.get("name") or "summarize")
@@ -359,6 +267,8 @@ def summarize(
         names = tuple(field.name for field in handler.outputs)
     else:
         names = (fields,) if isinstance(fields, str) else tuple(fields)
+    for name in names:
+        check_path(place, "fields: ", name)
     outputs = tuple(
         Field(stat if len(names) == 1 else f"{field}_{stat}", "int" if stat == "n" else "float")
         for field in names

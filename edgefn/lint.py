@@ -104,6 +104,41 @@ def without_arguments(functions: Functions, namespace: Mapping[str, Any]) -> lis
     ]
 
 
+def wrong_fields(functions: Functions) -> list[Finding]:
+    """Each `field` that is the other one: dataclasses have one for states, edgefn one for payloads.
+
+    Found before the file is run, which would end at it without a word about the two.
+    """
+    imported = {
+        alias.asname or alias.name: node.module
+        for node in functions.tree.body
+        if isinstance(node, ast.ImportFrom) and node.module in ("dataclasses", "edgefn")
+        for alias in node.names
+        if alias.name == "field"
+    }
+
+    def is_of(module: str, node: ast.expr | None) -> bool:
+        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and imported.get(node.func.id) == module
+
+    findings = []
+    for function in functions.by_name.values():
+        positional = [*function.args.posonlyargs, *function.args.args]
+        defaults = function.args.defaults
+        pairs = [*zip(positional[len(positional) - len(defaults) :], defaults, strict=True)]
+        for argument, default in (*pairs, *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)):
+            if is_of("dataclasses", default):
+                message = f"{function.name}: parameter {argument.arg}: this field is the one of dataclasses"
+                hint = "import edgefn's: `from edgefn import field`; for states, `import dataclasses` and `dataclasses.field(…)`"
+                findings.append(Finding(functions.file, argument.lineno, message, hint))
+    for state in (node for node in functions.tree.body if isinstance(node, ast.ClassDef)):
+        for one in state.body:
+            if isinstance(one, ast.AnnAssign) and is_of("edgefn", one.value):
+                message = f"{state.name}.{ast.unparse(one.target)}: this field is edgefn's, which is for parameters"
+                hint = "for states, `import dataclasses` and `dataclasses.field(…)`"
+                findings.append(Finding(functions.file, one.lineno, message, hint))
+    return findings
+
+
 def check(functions: Functions, handlers: list[Handler], namespace: dict[str, Any]) -> list[Finding]:
     """Everything wrong that the tree can tell, sorted by line."""
     findings: list[Finding] = []
@@ -216,12 +251,16 @@ def _sources(file: str, handlers: list[Handler]) -> Iterator[Finding]:
                 if field.latest is not None:
                     message = f"{handler.name}: {field.name} is a latest(), which only handlers on topics and their filters read"
                     yield Finding(file, handler.line, message, f"read it in {maker.name} and put it out from there")
-                elif field.name not in made:
-                    message = f"{handler.name}: its source {maker.name} puts out {', '.join(made)}, and no {field.name}"
-                    yield Finding(file, handler.line, message, _closest(field.name, made, f"take it from {maker.name}"))
+                elif field.column not in made:
+                    message = (
+                        f"{handler.name}: its source {maker.name} puts out {', '.join(made)}, and no {field.column}"
+                    )
+                    yield Finding(
+                        file, handler.line, message, _closest(field.column, made, f"take it from {maker.name}")
+                    )
         elif not isinstance(above.source, str):
             taken = columns.setdefault(above.source.text, set())
-            taken |= {field.name for field in handler.inputs}
+            taken |= {field.column for field in handler.inputs}
             if len(taken) > MAX_COLUMNS >= len(handler.inputs):
                 message = f"{handler.name}: with it {len(taken)} fields of {above.source.text} are taken"
                 yield Finding(file, handler.line, message, f"{MAX_COLUMNS} are possible; publish to several topics")

@@ -180,6 +180,8 @@ def describe(file: Path, source: str) -> tuple[list[Handler], list[FunctionSpec]
     except SyntaxError as error:
         shown = f" in `{error.text.strip()}`" if error.text else ""
         raise HandlerError(Finding(str(file), error.lineno or 0, f"not valid Python: {error.msg}{shown}")) from error
+    if wrong := lint.wrong_fields(functions):
+        raise HandlerError(*wrong)
     module = run(file, source)
     handlers, specs = api.handlers_of(module.__dict__), triggers.functions_of(module.__dict__)
     findings = lint.without_arguments(functions, module.__dict__)

@@ -9,8 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from edgefn.api import Field, Handler, Kind
+from edgefn.api import Handler, Kind
 from edgefn.errors import Finding
+from edgefn.fields import Field
 from edgefn.options import Options, Timestamps
 from edgefn.topics import Pattern
 from edgefn.triggers import FunctionSpec, Policy, Trigger

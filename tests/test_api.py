@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 import edgefn as ef
-from edgefn.api import ATTRIBUTE, Field, Handler, is_percentile
+from edgefn.api import ATTRIBUTE, Handler, is_percentile
 from edgefn.errors import HandlerError
+from edgefn.fields import Field
 from edgefn.loader import describe
 from edgefn.topics import Pattern
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from edgefn.api import Field, Handler
+from edgefn.api import Handler
+from edgefn.fields import Field
 
 PREFIX = "_edgefn_"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgefn.fields import LATEST
 from edgefn.manifest import MAX_COLUMNS
 
 NO_ROWS = np.zeros(0, np.int32)
@@ -38,7 +39,7 @@ class Table:
         if len(fields) > MAX_COLUMNS:
             raise ValueError(f"handlers on one source name {len(fields)} fields; {MAX_COLUMNS} are possible")
         self.fields = fields
-        self.latest = {name: number for number, name in enumerate(fields) if name.startswith("latest ")}
+        self.latest = {name: number for number, name in enumerate(fields) if name.startswith(LATEST)}
         self.n = 0
         self._allocate(capacity)
 

@@ -47,6 +47,22 @@ def _check_size(n: int) -> None:
         raise PayloadError("too_many_fields", f"{n} fields; {events.MAX_FIELDS} are the limit")
 
 
+def value_at(fields: dict[str, Any], path: str) -> Any:
+    """What a payload has at a path, None where it has nothing there.
+
+    A name of the payload that is the whole path counts before all. Otherwise each level is a name in the object that the level
+    before is; where that is no object (a number, a list), nothing is there.
+    """
+    if path in fields or "." not in path:
+        return fields.get(path)
+    value: Any = fields
+    for name in path.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
+
+
 def number(value: Any) -> float | None:
     """A finite number as it is, None for anything else."""
     if not isinstance(value, (int, float)):
@@ -77,13 +93,12 @@ class Decoder:
         `unit`: how the event's `ts` is written; "arrival" does without it.
         """
         self.took_arrival, self.unusable = False, None
-        for name in table.fields:
-            if isinstance(fields.get(name), (np.ndarray, list)):
-                return self._add_batch(fields, table, key, arrival, unit)
+        values = [None if name in table.latest else value_at(fields, name) for name in table.fields]
+        if any(map(_is_array, values)):
+            return self._add_batch(fields, values, table, key, arrival, unit)
         table.reserve(1)
         row, present = table.n, 0
-        for number, name in enumerate(table.fields):
-            value = fields.get(name)
+        for number, (name, value) in enumerate(zip(table.fields, values, strict=True)):
             if value is None:
                 continue
             number_ = self._number(name, value)
@@ -123,12 +138,15 @@ class Decoder:
         self.took_arrival = True
         return arrival
 
-    def _add_batch(self, fields: dict[str, Any], table: Table, key: int, arrival: int, unit: str) -> int:
-        """Arrays of one length become columns; a scalar beside them holds for every sample.
+    def _add_batch(
+        self, fields: dict[str, Any], values: list[Any], table: Table, key: int, arrival: int, unit: str
+    ) -> int:
+        """Arrays of one length become columns, whatever object they stand in; a scalar beside them holds for every sample.
 
         `ts` is the time of the first sample and `dt` the nanoseconds between two, or `ts` is an array of nanoseconds.
         """
-        arrays = {name: _array(name, fields[name]) for name in (*table.fields, "ts") if _is_array(fields.get(name))}
+        named = zip((*table.fields, "ts"), (*values, fields.get("ts")), strict=True)
+        arrays = {name: _array(name, value) for name, value in named if _is_array(value)}
         lengths = {array.size for array in arrays.values()}
         if len(lengths) > 1:
             raise PayloadError(
@@ -149,7 +167,7 @@ class Decoder:
                 table.present[rows] |= finite.astype(np.int64) << number
                 if missing := n - int(np.count_nonzero(finite)):  # how a device says that it has no sample: no example
                     self._metrics.count("fields.unusable", missing, reason="not_finite")
-            elif (scalar := fields.get(name)) is not None and (value := self._number(name, scalar)) is not None:
+            elif (scalar := values[number]) is not None and (value := self._number(name, scalar)) is not None:
                 table.columns[number, rows] = value
                 table.present[rows] |= 1 << number
         table.ts[rows] = self._times(fields, arrays, n, arrival, unit)

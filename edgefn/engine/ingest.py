@@ -46,8 +46,9 @@ class _Feed:
         self.since = np.zeros(0, np.int64)  # by topic: the generation of its key; an older one is somebody else's
         fields = source.table.fields
         text = [*(name.encode() for name in fields), *payload_kernels.RESERVED]
-        # A field called ts or dt, or a time that is always text, is left to the general decoder.
+        # A field called ts or dt, one inside an object, or a time that is always text, is left to the general decoder.
         self.compiled = not {"ts", "dt"}.intersection(fields) and source.ts in (*payload_kernels.UNITS, "arrival")
+        self.compiled &= not any("." in name for name in fields if name not in source.table.latest)
         self.unit = (
             payload_kernels.UNITS.index(source.ts) if source.ts in payload_kernels.UNITS else payload_kernels.ARRIVAL
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgefn.api import Field
 from edgefn.engine.columns import Table
-from edgefn.engine.decode import number, why_unusable
+from edgefn.engine.decode import number, value_at, why_unusable
+from edgefn.fields import Field
 
 
 class LatestValues:
@@ -32,7 +32,7 @@ class LatestValues:
         """Takes what a message on the topic says; a field that is no number leaves the value before, and its reason is told."""
         unusable = []
         for column, name in self._wanted[topic].items():
-            value = number(given := fields.get(name))
+            value = number(given := value_at(fields, name))
             if value is not None:
                 self._values[column] = value
                 self._changed = True

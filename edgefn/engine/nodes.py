@@ -120,7 +120,7 @@ class Node:
     def bind(self, layout: list[str]) -> None:
         """Fixes where the handler's fields are in the frames it gets."""
         self.idx = np.array([layout.index(entry.column) for entry in self.manifest.inputs], dtype=np.int64)
-        self.need = sum(1 << layout.index(entry.column) for entry in self.manifest.inputs if entry.default is None)
+        self.need = sum({1 << layout.index(entry.column) for entry in self.manifest.inputs if entry.default is None})
 
     def grow(self, n_keys: int) -> None:
         self.state.grow(n_keys)

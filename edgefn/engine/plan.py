@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from edgefn import loader
-from edgefn.api import Field
 from edgefn.engine import loops, memory, rolling, saved
 from edgefn.engine.codegen import PREFIX
 from edgefn.engine.columns import Frame
@@ -24,6 +23,7 @@ from edgefn.engine.sources import Keys, Router, Source
 from edgefn.engine.subscriptions import disjoint
 from edgefn.engine.timeline import Limits
 from edgefn.errors import EdgefnError
+from edgefn.fields import Field
 from edgefn.manifest import HandlerManifest, Manifest
 from edgefn.metrics import Metrics
 from edgefn.topics import Pattern
@@ -117,7 +117,7 @@ class Plan:
                 node.bind(layout)
             except ValueError:
                 # The loader makes sure of it; an engine that cannot start would be worse than one handler less.
-                log.error("%s: its source does not give it %s", handler.name, [one.name for one in handler.inputs])
+                log.error("%s: its source does not give it %s", handler.name, [one.column for one in handler.inputs])
                 del self.nodes[handler.name]
                 continue
             node.behind_window = isinstance(node, AggregateNode) or self._lineage.behind_window(handler)
@@ -171,7 +171,8 @@ class Plan:
 
     def _group(self, handler: HandlerManifest, node: AggregateNode, pattern: str) -> PaneGroup:
         assert handler.window is not None
-        fields = ",".join(entry.name for entry in handler.inputs)
+        # A path may have the signs that stand between the parts of the name.
+        fields = ",".join(entry.column.replace(",", ",,").replace("|", "||") for entry in handler.inputs)
         # With the pattern: keys are numbered by it, so windows of another pattern's keys are never taken over.
         name = f"{pattern}|{handler.parent or ''}|{handler.window.kind} {handler.window!r}|{fields}"
         rolls = (

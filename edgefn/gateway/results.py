@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from edgefn.api import Field
 from edgefn.events import to_json
+from edgefn.fields import Field
 from edgefn.manifest import HandlerManifest
 from edgefn.monitor.topics import Topics
 from edgefn.policies import StreamPolicy

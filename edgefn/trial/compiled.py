@@ -17,7 +17,7 @@ from edgefn.trial.clock import ManualClock
 from edgefn.trial.rows import Row
 
 if TYPE_CHECKING:
-    from edgefn.api import Field
+    from edgefn.fields import Field
 
 
 class Compiled:

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import msgspec
 
 from edgefn.config import cache_folder
-from edgefn.engine.decode import fields_of, number
+from edgefn.engine.decode import fields_of, number, value_at
 from edgefn.engine.nodes import Node
 from edgefn.errors import PayloadError
+from edgefn.fields import MAX_LEVELS
 from edgefn.manifest import HandlerManifest, Manifest
 from edgefn.processes import die_with_parent
 from edgefn.trial import loading
@@ -89,9 +91,9 @@ def _stopped(result: Answer, one: HandlerManifest, node: Node, event: Asked, man
     needed = [entry for entry in one.inputs if entry.default is None]
     if one.parent is None:
         missing = [
-            f"latest({entry.latest})" if entry.latest else entry.name
+            f"latest({entry.latest})" if entry.latest else entry.column
             for entry in needed
-            if not _has(fields, entry.name)
+            if entry.latest or not _has(value_at(fields, entry.column))
         ]
         result.error = f"{one.name} skips it: it has no number for {', '.join(missing)}; it has {_shown(fields)}"
     else:
@@ -99,15 +101,22 @@ def _stopped(result: Answer, one: HandlerManifest, node: Node, event: Asked, man
     return True
 
 
-def _has(fields: dict[str, Any], name: str) -> bool:
-    value = fields.get(name)
+def _has(value: Any) -> bool:
     return number(value) is not None or (value is not None and not isinstance(value, (str, dict, bool)))
 
 
 def _shown(fields: dict[str, Any]) -> str:
-    return (
-        ", ".join(f"{name} (a text)" if isinstance(value, str) else name for name, value in fields.items()) or "nothing"
-    )
+    return ", ".join(_paths(fields)) or "nothing"
+
+
+def _paths(fields: dict[str, Any], before: tuple[str, ...] = ()) -> Iterator[str]:
+    """The way to each value, as `field` takes it."""
+    for name, value in fields.items():
+        levels = (*before, str(name))
+        if isinstance(value, dict) and value and len(levels) < MAX_LEVELS:
+            yield from _paths(value, levels)
+        else:
+            yield ".".join(levels) + (" (a text)" if isinstance(value, str) else "")
 
 
 def _as_python(manifest: Manifest, one: HandlerManifest, row: dict[str, float]) -> str:

@@ -17,6 +17,7 @@ from edgefn import events
 from edgefn.engine.columns import Table
 from edgefn.engine.decode import MAX_SKEW, Decoder, fields_of
 from edgefn.errors import PayloadError
+from edgefn.fields import Field
 from edgefn.metrics import Metrics
 
 NOW = 1_800_000_000 * 10**9
@@ -61,6 +62,70 @@ def decode(payload: bytes | dict[str, Any], metrics: Metrics | None = None, fiel
 )
 def test_payloads_and_their_rows(payload: bytes, rows: list[dict[str, float]]) -> None:
     assert decode(payload)[0] == rows
+
+
+@pytest.mark.parametrize(
+    ("payload", "rows"),
+    [
+        ({"n": {"a": 1, "o": {"b": 2.5}}}, [{"n.a": 1.0, "n.o.b": 2.5}]),
+        ({"n": {"a": True, "o": {"b": None}}}, [{"n.a": 1.0}]),
+        ({"n": {"a": "text", "o": {"b": {}}}}, [{}]),
+        ({"n": 5, "a": 1, "o": {"b": 2}}, [{}]),  # a number where an object is expected: nothing is there
+        ({"n": None}, [{}]),
+        ({"n": [{"a": 1}]}, [{}]),
+        ({"n": {"o": [1]}}, [{}]),
+        ({"n.a": 1, "n": {"o.b": 2}}, [{"n.a": 1.0}]),  # a name that is the whole path
+        ({"n.a": 1, "n": {"a": 2}}, [{"n.a": 1.0}]),
+        ({"n.a": None, "n": {"a": 2}}, [{}]),
+        ({"n.o": {"b": 2}}, [{}]),
+        ({"n": {"": {"a": 1}, "a": 3}, "": {"n": {"a": 2}}}, [{"n.a": 3.0}]),
+        ({"n": {"a": [1, 2], "o": {"b": [3, 4]}}}, [{"n.a": 1.0, "n.o.b": 3.0}, {"n.a": 2.0, "n.o.b": 4.0}]),
+        ({"n": {"a": [1, 2], "o": {"b": 7}}}, [{"n.a": 1.0, "n.o.b": 7.0}, {"n.a": 2.0, "n.o.b": 7.0}]),
+        ({"n": {"a": 1, "ts": 5, "dt": "x"}}, [{"n.a": 1.0}]),  # only the payload's own are times
+    ],
+)
+@pytest.mark.parametrize(
+    "write", [lambda payload: json.dumps(payload).encode(), msgpack.packb], ids=["json", "msgpack"]
+)
+def test_dots_lead_into_objects(payload: dict[str, Any], rows: list[dict[str, float]], write: Any) -> None:
+    decoded, times = decode(write(payload), fields=["n.a", "n.o.b"])
+    assert decoded == rows
+    assert times == [NOW] * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("payload", "rows"),
+    [
+        (b'{"n": {"a": 1}, "n": {"o": {"b": 2}}}', [{"n.o.b": 2.0}]),
+        (b'{"n": {"a": 1, "a": 2}}', [{"n.a": 2.0}]),
+        (b'{"n": {"a": 1}, "n": 5}', [{}]),
+        (b'{"n": 5, "n": {"a": 1}}', [{"n.a": 1.0}]),
+        (b'{"n": {"o": {"b": 1}, "o": null, "a": 3}}', [{"n.a": 3.0}]),
+        (b'{"n": {"\\u0061": 1}}', [{"n.a": 1.0}]),
+    ],
+)
+def test_of_what_stands_twice_the_last_counts_on_each_level(payload: bytes, rows: list[dict[str, float]]) -> None:
+    assert decode(payload, fields=["n.a", "n.o.b"])[0] == rows
+
+
+def test_arrays_in_objects_are_of_one_length_with_those_beside_them() -> None:
+    payload = {"n": {"a": np.arange(3.0), "b": np.arange(2.0)}, "ts": NOW - 100, "dt": 10}
+    assert decode(events.pack(payload), fields=["n.a"])[1] == [NOW - 100, NOW - 90, NOW - 80]
+    with pytest.raises(PayloadError, match="uneven_arrays"):
+        decode(events.pack(payload), fields=["n.a", "n.b"])
+    with pytest.raises(PayloadError, match=r"n\.b holds something"):
+        decode(b'{"n": {"b": [null]}}', fields=["n.a", "n.b"])
+
+
+def test_what_is_unusable_in_an_object_is_counted() -> None:
+    metrics = Metrics()
+    assert decode(b'{"n": {"a": "text", "b": {}}, "m": 5}', metrics, ["n.a", "n.b", "m.a"])[0] == [{}]
+    assert metrics.counters["fields.unusable.not_a_number"] == 2
+
+
+def test_no_payload_can_pretend_to_be_the_value_of_another_topic() -> None:
+    column = Field("wanted", latest="set/point").column
+    assert decode({column: 5, "a": 1}, fields=["a", column])[0] == [{"a": 1.0}]
 
 
 @pytest.mark.parametrize("payload", [b"21.5", b" 21.5\n", b"-0", b"true", b"1e300"])
@@ -149,7 +214,7 @@ values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=2), inner, max_size=3)),
     max_leaves=8,
 )  # fmt: skip
-objects = st.dictionaries(st.sampled_from(["a", "b", "c", "ts", "dt", "value"]), values, max_size=6)
+objects = st.dictionaries(st.sampled_from(["a", "b", "c", "ts", "dt", "value", "a.b"]), values, max_size=6)
 
 
 @pytest.mark.filterwarnings("error")
@@ -157,7 +222,7 @@ objects = st.dictionaries(st.sampled_from(["a", "b", "c", "ts", "dt", "value"]),
 @given(objects)
 def test_any_object_gives_rows_with_believable_times_or_a_payload_error(fields: dict[str, Any]) -> None:
     try:
-        rows, times = decode(msgpack.packb(fields))
+        rows, times = decode(msgpack.packb(fields), fields=["a", "b", "a.b", "c.a", "c.a.b"])
     except PayloadError:
         return
     assert all(math.isfinite(value) for row in rows for value in row.values())

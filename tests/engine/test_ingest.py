@@ -215,7 +215,7 @@ def test_a_latest_value_holds_for_the_events_after_it(manifest: Manifest) -> Non
     rig = Rig(manifest)
     event = (b"m/c", b'{"a":1}', 0)
     rig.take(event, *[event] * 10, (b"set/point", b'{"value":5}', 0), *[event] * 10)
-    wanted = [values["latest set/point value"] for _, values in rig.rows("m/#")[1:] if len(values) == 2]
+    wanted = [values[".latest set/point value"] for _, values in rig.rows("m/#")[1:] if len(values) == 2]
     assert wanted == [5.0] * 10
 
 

@@ -32,7 +32,7 @@ def test_the_newest_value_holds_from_the_event_on_that_comes_after_it(tmp_path: 
     bench.publish("settings/wanted", 30)
     bench.publish("settings/wanted", b'"a text"')  # no number: the value before stays
     bench.publish("rooms/attic", {"t": 18})
-    bench.publish("rooms/attic", {"t": 18, "latest settings/wanted value": 99})  # a payload cannot pretend to be it
+    bench.publish("rooms/attic", {"t": 18, ".latest settings/wanted value": 99})  # a payload cannot pretend to be it
     assert [row.values["value"] for row in bench.rows("missing")] == [4.0, 24.0, 24.0]
 
 

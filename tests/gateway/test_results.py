@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgefn.api import Field
+from edgefn.fields import Field
 from edgefn.gateway.results import rows
 from edgefn.manifest import HandlerManifest
 from edgefn.monitor import Topics

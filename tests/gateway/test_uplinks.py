@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from edgefn.api import Field
 from edgefn.config import Config, GatewaySettings, UplinkSettings
 from edgefn.errors import ConfigError
+from edgefn.fields import Field
 from edgefn.gateway.results import Row
 from edgefn.gateway.uplinks import Uplinks
 from edgefn.manifest import HandlerManifest
