@@ -18,6 +18,7 @@ from edgefn.engine.decode import MAX_SKEW, fields_of
 from edgefn.engine.deliveries import Deliveries
 from edgefn.engine.forwarding import OF_DRIVER, Forwarding
 from edgefn.engine.frames import FLAGS, HASH, PACKET_ID, PAYLOAD, PAYLOAD_LENGTH, TOPIC, TOPIC_LENGTH
+from edgefn.engine.names import Names
 from edgefn.engine.number_kernels import UNCERTAIN
 from edgefn.engine.plan import Plan
 from edgefn.engine.sequences import Sequences, belongs
@@ -44,16 +45,12 @@ class _Feed:
         self.source = source
         self.keys = np.zeros(0, np.int32)  # by topic
         self.since = np.zeros(0, np.int64)  # by topic: the generation of its key; an older one is somebody else's
-        fields = source.table.fields
-        text = [*(name.encode() for name in fields), *payload_kernels.RESERVED]
-        # A field called ts or dt, one inside an object, or a time that is always text, is left to the general decoder.
-        self.compiled = not {"ts", "dt"}.intersection(fields) and source.ts in (*payload_kernels.UNITS, "arrival")
-        self.compiled &= not any("." in name for name in fields if name not in source.table.latest)
+        self.names = Names(source.table.fields)
+        # A time that is always text is left to the general decoder.
+        self.compiled = self.names.fit and source.ts in (*payload_kernels.UNITS, "arrival")
         self.unit = (
             payload_kernels.UNITS.index(source.ts) if source.ts in payload_kernels.UNITS else payload_kernels.ARRIVAL
         )
-        self.names = np.frombuffer(b"".join(text), np.uint8).copy()
-        self.name_at = np.cumsum([0, *map(len, text)], dtype=np.int64)
 
     def key(self, topics: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """The keys of these topics, NOT_WANTED or UNNUMBERED."""
@@ -259,7 +256,7 @@ class Ingest:
         while True:
             first = at
             payload_kernels.decode(
-                arrived.bytes, arrived.rows, picked, at, keys, feed.names, feed.name_at, feed.unit, arrival,
+                arrived.bytes, arrived.rows, picked, at, keys, feed.names.text, feed.names.where, feed.unit, arrival,
                 arrival + MAX_SKEW, table.ts, table.key, table.present, table.columns, by_gateway, table.n, ENOUGH, status,
             )  # fmt: skip
             at, written = int(status[payload_kernels.STOPPED]), int(status[payload_kernels.WRITTEN])

@@ -13,6 +13,7 @@ import numpy as np
 from edgefn import events
 from edgefn.engine import types
 from edgefn.engine.jit import compiled, inlined
+from edgefn.engine.names import AT, HAS, LENGTH, LISTS, MEANS, NEEDED, OUTER, SCOPE, SEEN
 from edgefn.engine.number_kernels import INTEGER, KIND, MANTISSA, NEGATIVE, REAL, UNCERTAIN, read_number
 
 ROOM = -2  # the table is too short for an array
@@ -192,15 +193,14 @@ def nanoseconds(unit: int, number: Any, value: float) -> Any:
 
 
 @inlined
-def find(data: Any, at: int, length: int, names: Any, name_at: Any, hint: int) -> int:
-    """Which of the names the bytes at `at` are: `hint` is tried first. -1: none."""
-    n = name_at.size - 1
-    for step in range(n):
+def find(data: Any, at: int, length: int, names: Any, where: Any, first: int, last: int, hint: int) -> int:
+    """Which of the names from `first` to before `last` the bytes at `at` are: `hint` is tried first. -1: none."""
+    for step in range(last - first):
         i = hint + step
-        if i >= n:
-            i -= n
-        start = name_at[i]
-        if name_at[i + 1] - start != length:
+        if i >= last:
+            i -= last - first
+        start = where[AT, i]
+        if where[AT, i + 1] - start != length:
             continue
         same = True
         for k in range(length):
@@ -252,4 +252,93 @@ def read_list(data: Any, at: Any, end: int, columns: Any, c: int, row: int, numb
         if data[at] != 44:
             return UNCERTAIN
         at = skip_space(data, at + 1, end)
+    return UNCERTAIN
+
+
+@compiled(
+    types.int64(
+        _bytes, types.int64, types.int64, types.int64, _bytes, types.int64[:, ::1], types.float64[:, ::1], types.int64,
+        _ints, _floats, _ints, _ints,
+    )
+)  # fmt: skip
+def read_object(
+    data: Any, at: Any, end: int, scope: Any, names: Any, where: Any, columns: Any, row: int,
+    number: Any, value: Any, count: Any, found: Any,
+) -> Any:  # fmt: skip
+    """Reads the object at `at`, whose names are those of `scope`, as `payload_kernels.decode` reads the one around it.
+
+    Takes HAS, LISTS, LENGTH and SEEN from `found`, and goes on with them. Returns where it ends, UNCERTAIN, or ROOM.
+    """
+    n_columns = columns.shape[0]
+    objects = n_columns + 2
+    depth = 0
+    hint = where[SCOPE, scope]
+    at = skip_space(data, at + 1, end)
+    is_member = at < end and data[at] != 125
+    while at < end:
+        if is_member:
+            name = at + 1
+            at = skip_key(data, at, end)
+            if at == UNCERTAIN or at >= end:
+                return UNCERTAIN
+            stop = name
+            while data[stop] != 34:
+                stop += 1
+            which = find(data, name, stop - name, names, where, where[SCOPE, scope], where[SCOPE, scope + 1], hint)
+            bit = np.int64(0)
+            if which >= 0:
+                hint = which + 1
+                which = where[MEANS, which]
+                bit = np.int64(1) << which
+                if found[SEEN] & bit:  # the last one counts
+                    return UNCERTAIN
+                found[SEEN] |= bit
+            byte = data[at]
+            is_column = 0 <= which < n_columns
+            if byte == 123 and which >= objects:
+                found[OUTER + depth] = scope
+                depth += 1
+                scope = which - objects + 1
+                hint = where[SCOPE, scope]
+                at = skip_space(data, at + 1, end)
+                is_member = at < end and data[at] != 125
+                continue
+            if byte == 45 or 48 <= byte <= 57:
+                at = read_number(data, at, end, number, value)
+                if at != UNCERTAIN and is_column:
+                    columns[which, row] = value[0]
+                    found[HAS] |= bit
+            elif byte == 91 and is_column:
+                found[NEEDED] = min((end - at) // 2, MAX_LIST)
+                at = read_list(data, at, end, columns, which, row, number, value, count)
+                if at >= 0 and 0 <= found[LENGTH] != count[0]:
+                    return UNCERTAIN
+                found[LENGTH] = count[0]
+                found[LISTS] |= bit
+            elif byte == 34 and not is_column:
+                at = skip_string(data, at + 1, end)
+            elif (byte == 123 or byte == 91) and not is_column:
+                at = skip_value(data, at, end, number, value)
+            else:
+                at = literal(data, at, end)
+                if at != UNCERTAIN and byte != 110 and is_column:
+                    columns[which, row] = 1.0 if byte == 116 else 0.0
+                    found[HAS] |= bit
+            if at < 0:
+                return at
+            at = skip_space(data, at, end)
+        if at >= end:
+            return UNCERTAIN
+        is_member = data[at] == 44
+        if is_member:
+            at = skip_space(data, at + 1, end)
+        elif data[at] != 125:
+            return UNCERTAIN
+        elif depth == 0:
+            return at + 1
+        else:
+            depth -= 1
+            scope = found[OUTER + depth]
+            hint = where[SCOPE, scope]
+            at = skip_space(data, at + 1, end)
     return UNCERTAIN

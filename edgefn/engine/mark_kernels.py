@@ -18,7 +18,7 @@ HAS, SRC_AT, SRC_LENGTH, SEQ, FLOOR = range(5)
 WORDS = 5
 
 _NAMES = np.frombuffer(b"srcseqseq_floor", np.uint8).copy()
-_NAME_AT = np.array([0, 3, 6, 15], np.int64)
+_WHERE = np.array([[0, 3, 6, 15]], np.int64)  # as in `Names`
 _MAX_KEYS, _MAX_PAYLOAD = events.MAX_FIELDS, events.MAX_PAYLOAD
 
 
@@ -45,7 +45,7 @@ def read_marks(data: Any, rows: Any, picked: Any, out: Any) -> None:
             stop = name
             while data[stop] != 34:
                 stop += 1
-            which = find(data, name, stop - name, _NAMES, _NAME_AT, 0)
+            which = find(data, name, stop - name, _NAMES, _WHERE, 0, _WHERE.shape[1] - 1, 0)
             byte = data[at]
             if which >= 0:
                 if has >> which & 1:  # the last one counts

@@ -1,8 +1,8 @@
 """The msgpack decoder: from a map of numbers and typed arrays to rows of a table.
 
-As with JSON, it takes only what it is certain about: at a nested value, a text that is not ASCII, an unknown extension, a
-duplicate, or whatever is not valid, it says so, and the payload goes the general way (`decode.py`). A declared length is held
-against what is there before anything is read or reserved.
+As with JSON, it takes only what it is certain about: at a text that is not ASCII, an unknown extension, a duplicate, or
+whatever is not valid, it says so, and the payload goes the general way (`decode.py`). A declared length is held against what
+is there before anything is read or reserved.
 """
 
 from __future__ import annotations
@@ -15,14 +15,26 @@ from edgefn import events
 from edgefn.engine import types
 from edgefn.engine.jit import compiled, inlined
 from edgefn.engine.json_kernels import find, nanoseconds
+from edgefn.engine.names import (
+    DOUBTFUL,
+    HAS,
+    LEFT,
+    LENGTH,
+    LISTS,
+    MAX_NESTED,
+    MEANS,
+    NEEDED,
+    OUTER,
+    OUTER_LEFT,
+    SCOPE,
+    STAMPED,
+    STEP,
+    TIMED,
+    WHEN,
+)  # fmt: skip
 from edgefn.engine.number_kernels import INT_MAX, INTEGER, KIND, MANTISSA, NEGATIVE, REAL, UNCERTAIN
 
 ROOM = -2  # the table is too short for an array
-
-# What is found in a map or an object, in `found`. Bits are columns. LENGTH: of the arrays, -1 where there is none;
-# STEP: nanoseconds between two samples, -1 where they are not such; STAMPED: there is a `ts`; TIMED: it is a time.
-HAS, LISTS, DOUBTFUL, LENGTH, WHEN, TIMED, STAMPED, STEP, NEEDED = range(9)
-FOUND = 9
 
 MAX_STEP = 10**15  # ns; a float is exact up to there
 
@@ -124,35 +136,116 @@ def _length(data: Any, at: int, end: int, size: int) -> Any:
 
 
 @inlined
+def _skip_text(data: Any, at: int, end: int, head: int) -> Any:
+    """After the text or the bytes whose first byte, before `at`, is `head`."""
+    size: Any
+    is_text = head < 0xC0 or head >= 0xD9
+    if head < 0xC0:
+        size = np.int64(head & 31)
+    else:
+        prefix = 1 << (head - (0xD9 if is_text else 0xC4))
+        size = _length(data, at, end, prefix)
+        if size == UNCERTAIN:
+            return UNCERTAIN
+        at += prefix
+    if at + size > end or (is_text and not _is_ascii(data, at, size)):
+        return UNCERTAIN
+    return at + size
+
+
+@inlined
+def _open(data: Any, at: int, end: int, head: int) -> Any:
+    """How many members the array or map has whose first byte is `head` (UNCERTAIN: too many), and where they begin."""
+    n = np.int64(head & 15)
+    if head >= 0xDC:
+        size = 4 if head & 1 else 2
+        n = _length(data, at, end, size)
+        at += size
+    most = _MAX_FIELDS if head <= 0x8F or head >= 0xDE else _MAX_ARRAY
+    return n if n <= most else np.int64(UNCERTAIN), at
+
+
+@compiled(_i64(_bytes, _i64, _i64, _ints))
+def _skip(data: Any, at: Any, end: int, found: Any) -> int:
+    """After the array or map at `at`, which nobody wants but which has to be valid."""
+    left = found[LEFT:]  # of each level: what it still has
+    depth, maps = 0, np.int64(0)  # bit d: level d is a map
+    left[0] = 1
+    while True:
+        while left[depth] == 0:
+            if depth == 0:
+                return at  # type: ignore[no-any-return]
+            depth -= 1
+        is_name = maps >> depth & 1 and left[depth] % 2 == 0
+        left[depth] -= 1
+        if at >= end:
+            return UNCERTAIN
+        head = data[at]
+        at += 1
+        if is_name and not (0xA0 <= head <= 0xBF or head == 0xD9):
+            return UNCERTAIN
+        if 0x80 <= head <= 0x9F or 0xDC <= head <= 0xDF:
+            n, at = _open(data, at, end, head)
+            if n == UNCERTAIN or depth == MAX_NESTED:
+                return UNCERTAIN
+            depth += 1
+            bit = np.int64(1) << depth
+            if head <= 0x8F or head >= 0xDE:
+                maps |= bit
+                n *= 2
+            else:
+                maps &= ~bit
+            left[depth] = n
+        elif 0xA0 <= head <= 0xBF or 0xC4 <= head <= 0xC6 or 0xD9 <= head <= 0xDB:
+            at = _skip_text(data, at, end, head)
+            if at == UNCERTAIN:
+                return UNCERTAIN
+        elif 0xCA <= head <= 0xD3:
+            at += (4 if head == 0xCA else 8) if head <= 0xCB else 1 << ((head - 0xCC) & 3)
+        elif 0x7F < head < 0xE0 and head != 0xC0 and head != 0xC2 and head != 0xC3:
+            return UNCERTAIN
+        if at > end:
+            return UNCERTAIN
+
+
+@inlined
 def step(dt: float) -> Any:
     """Nanoseconds between two samples, -1 where `dt` is not to be believed."""
     return np.int64(np.rint(dt)) if 0.0 <= dt <= MAX_STEP else np.int64(-1)
 
 
-@compiled(_i64(_bytes, _i64, _i64, _bytes, _ints, _i64, _columns, _i64, _ints, _floats, _ints))
+@compiled(
+    _i64(
+        _bytes, _i64, _i64, _bytes, types.int64[:, ::1], _i64, _columns, _i64, _ints, _floats, _ints
+    )
+)  # fmt: skip
 def read_map(
-    data: Any, at: Any, end: int, names: Any, name_at: Any, unit: int, columns: Any, row: int,
+    data: Any, at: Any, end: int, names: Any, where: Any, unit: int, columns: Any, row: int,
     number: Any, value: Any, found: Any,
 ) -> int:  # fmt: skip
     """Reads the map in data[at:end] into `row` of the columns, arrays into the rows from there on, and says more in `found`.
 
-    Returns 0, UNCERTAIN or ROOM. `number` and `value` are scratch.
+    names, where: the arrays of `Names`. Returns 0, UNCERTAIN or ROOM. `number` and `value` are scratch.
     """
     size: Any
-    n_columns = name_at.size - 3
-    word = np.zeros(1, np.uint32)
+    n_columns = columns.shape[0]
+    objects = n_columns + 2  # of what names mean: from there on, objects that lead to columns
     head = data[at]
-    at += 1
-    n = np.int64(head & 15)
-    if head == 0xDE or head == 0xDF:
-        size = 2 if head == 0xDE else 4
-        n = _length(data, at, end, size)
-        at += size
-    if n < 0 or n > _MAX_FIELDS:
+    n, at = _open(data, at + 1, end, head)
+    if n == UNCERTAIN:
         return UNCERTAIN
     hint: Any = 0
-    seen = np.int64(0)
-    for _ in range(n):
+    scope: Any = 0
+    seen, depth = np.int64(0), 0
+    first, last = np.int64(0), where[SCOPE, 1]
+    while True:
+        while n == 0 and depth:
+            depth -= 1
+            scope, n = found[OUTER + depth], found[OUTER_LEFT + depth]
+            first, last, hint = where[SCOPE, scope], where[SCOPE, scope + 1], where[SCOPE, scope]
+        if n == 0:
+            return 0 if at == end else UNCERTAIN
+        n -= 1
         if at >= end:
             return UNCERTAIN
         head = data[at]
@@ -166,11 +259,14 @@ def read_map(
             return UNCERTAIN
         if at + size >= end or not _is_ascii(data, at, size):
             return UNCERTAIN
-        which = find(data, at, size, names, name_at, hint)
+        which = find(data, at, size, names, where, first, last, hint)
         at += size
         bit = np.int64(0)
         if which >= 0:
-            hint = which + 1 if which < n_columns else 0
+            hint = which + 1
+            which = where[MEANS, which]
+            if which >= n_columns:
+                hint = first
             bit = np.int64(1) << which
             if seen & bit:  # the last one counts
                 return UNCERTAIN
@@ -180,6 +276,9 @@ def read_map(
 
         head = data[at]
         at += 1
+        is_container = 0x80 <= head <= 0x9F or 0xDC <= head <= 0xDF
+        if which >= objects and not (is_container and (head <= 0x8F or head >= 0xDE)):
+            which = -1  # no object: it leads nowhere
         is_number = False
         if head <= 0x7F or head >= 0xE0 or 0xCC <= head <= 0xD3:
             is_number = True
@@ -209,8 +308,8 @@ def read_map(
             bits = _big_endian(data, at, size)
             at += size
             if size == 4:
-                word[0] = np.uint32(bits)
-                value[0] = word.view(np.float32)[0]
+                value.view(np.uint32)[0] = np.uint32(bits)
+                value[0] = value.view(np.float32)[0]
             else:
                 value.view(np.uint64)[0] = bits
             if which >= 0 and not np.isfinite(value[0]):
@@ -228,18 +327,9 @@ def read_map(
                 columns[which, row] = np.float64(head & 1)
                 found[HAS] |= bit
         elif 0xA0 <= head <= 0xBF or 0xC4 <= head <= 0xC6 or 0xD9 <= head <= 0xDB:
-            is_text = head < 0xC0 or head >= 0xD9
-            if head < 0xC0:
-                size = np.int64(head & 31)
-            else:
-                prefix = 1 << (head - (0xD9 if is_text else 0xC4))
-                size = _length(data, at, end, prefix)
-                if size == UNCERTAIN:
-                    return UNCERTAIN
-                at += prefix
-            if at + size > end or which >= 0 or (is_text and not _is_ascii(data, at, size)):
+            at = _skip_text(data, at, end, head)
+            if at == UNCERTAIN or which >= 0:
                 return UNCERTAIN
-            at += size
         elif 0xC7 <= head <= 0xC9 or 0xD4 <= head <= 0xD8:
             if head >= 0xD4:
                 size = np.int64(1) << (head - 0xD4)
@@ -269,6 +359,18 @@ def read_map(
                 found[LENGTH] = elements
                 found[LISTS] |= bit
             at += 1 + size
+        elif is_container and which >= objects:
+            found[OUTER + depth], found[OUTER_LEFT + depth] = scope, n
+            depth += 1
+            scope = which - objects + 1
+            first, last, hint = where[SCOPE, scope], where[SCOPE, scope + 1], where[SCOPE, scope]
+            n, at = _open(data, at, end, head)
+            if n == UNCERTAIN:
+                return UNCERTAIN
+        elif is_container and which < 0:
+            at = _skip(data, at - 1, end, found)
+            if at == UNCERTAIN:
+                return UNCERTAIN
         else:
             return UNCERTAIN
         if is_number and which >= 0:
@@ -283,4 +385,3 @@ def read_map(
                     found[WHEN], found[TIMED] = when, 1
             else:
                 found[STEP] = step(value[0])
-    return 0 if at == end else UNCERTAIN

@@ -15,30 +15,39 @@ from edgefn.engine import types
 from edgefn.engine.copying import fill
 from edgefn.engine.frames import PAYLOAD, PAYLOAD_LENGTH
 from edgefn.engine.jit import compiled, inlined
-from edgefn.engine.json_kernels import find, literal, nanoseconds, read_list, skip_space, skip_string, skip_value
-from edgefn.engine.msgpack_kernels import (
+from edgefn.engine.json_kernels import (
+    ROOM,
+    find,
+    literal,
+    nanoseconds,
+    read_list,
+    read_object,
+    skip_space,
+    skip_string,
+    skip_value,
+)  # fmt: skip
+from edgefn.engine.msgpack_kernels import read_map, step
+from edgefn.engine.names import (
+    AT,
     DOUBTFUL,
     FOUND,
     HAS,
     LENGTH,
     LISTS,
     NEEDED,
-    ROOM,
+    ROOM_FOUND,
+    SCOPE,
+    SEEN,
     STAMPED,
     STEP,
     TIMED,
     WHEN,
-    read_map,
-    step,
 )  # fmt: skip
 from edgefn.engine.number_kernels import UNCERTAIN, read_number
 
 # How a decoding ends, in `status`: where in `picked` it stopped, rows written, rows that the table is short of (0: the
 # payload it stopped at is not certain), and samples of arrays that are not finite.
 STOPPED, WRITTEN, SHORT, NOT_FINITE = range(4)
-
-# Behind the names of the columns: what an event says of its time.
-RESERVED = (b"ts", b"dt")
 
 # How `ts` is written, as in edgefn.timestamps; ISO 8601 and what cannot be told go the general way.
 UNITS = ("auto", "s", "ms", "us", "ns")
@@ -47,7 +56,7 @@ ARRIVAL = -1
 MAX_KEYS, MAX_ARRAY, MAX_PAYLOAD = events.MAX_FIELDS, events.MAX_ARRAY, events.MAX_PAYLOAD
 MAX_LENGTH = 366 * 86400 * 10**9  # ns between the first and the last sample of a batch event
 
-_bytes, _ints, _floats = types.uint8[::1], types.int64[::1], types.float64[::1]
+_bytes, _ints, _rows = types.uint8[::1], types.int64[::1], types.int64[:, ::1]
 
 
 @inlined
@@ -65,23 +74,26 @@ def _is_value(names: Any, start: int, stop: int) -> bool:
 
 @compiled(
     types.void(
-        _bytes, types.int64[:, ::1], _ints, types.int64, _ints, _bytes, _ints, types.int64, types.int64, types.int64,
+        _bytes, _rows, _ints, types.int64, _ints, _bytes, _rows, types.int64, types.int64, types.int64,
         _ints, types.int32[::1], _ints, types.float64[:, ::1], _bytes, types.int64, types.int64, _ints,
     )
 )  # fmt: skip
 def decode(
-    data: Any, rows: Any, picked: Any, start: int, key: Any, names: Any, name_at: Any, unit: int, arrival: Any, latest: int,
+    data: Any, rows: Any, picked: Any, start: int, key: Any, names: Any, where: Any, unit: int, arrival: Any, latest: int,
     ts: Any, keys: Any, present: Any, columns: Any, by_gateway: Any, row: Any, enough: int, status: Any,
 ) -> None:  # fmt: skip
     """Writes the payloads of messages picked[start:] into a table from `row` on, up to the first uncertain one, or until the
     table holds `enough` rows.
 
-    rows: what `frames.scan` wrote; key: the key of each of `picked`; names: the columns' names in a row and RESERVED behind
-    them, from name_at[i] to name_at[i + 1]; unit: index in UNITS, or ARRIVAL; latest: the newest time that is believed;
-    by_gateway: written 1 for each of `picked` that gets its time of arrival.
+    rows: what `frames.scan` wrote; key: the key of each of `picked`; names, where: the arrays of `Names`; unit: index in
+    UNITS, or ARRIVAL; latest: the newest time that is believed; by_gateway: written 1 for each of `picked` that gets its
+    time of arrival.
     """
-    number, value, count, found = np.zeros(3, np.int64), np.zeros(1), np.zeros(1, np.int64), np.zeros(FOUND, np.int64)
-    n_columns = name_at.size - 3
+    number, value, count = np.zeros(3, np.int64), np.zeros(1), np.zeros(1, np.int64)
+    found = np.zeros(ROOM_FOUND, np.int64)
+    n_columns = columns.shape[0]
+    n_names = where[SCOPE, 1]
+    objects = n_columns + 2  # of what names mean: from there on, objects that lead to columns
     first_row = row
     status[SHORT] = status[NOT_FINITE] = 0
     i: Any = start
@@ -99,12 +111,17 @@ def decode(
         )  # fmt: skip
         timed, stamped, dt = False, False, np.int64(0)
         certain = False
-        if data[at] == 45 or 48 <= data[at] <= 57:  # a bare number
-            at = read_number(data, at, end, number, value)
+        if data[at] == 45 or 48 <= data[at] <= 57 or data[at] == 116 or data[at] == 102:  # a bare number or boolean
+            byte = data[at]
+            if byte <= 57:
+                at = read_number(data, at, end, number, value)
+            else:
+                at = literal(data, at, end)
+                value[0] = 1.0 if byte == 116 else 0.0
             if at != UNCERTAIN and skip_space(data, at, end) == end:
                 certain = True
                 for c in range(n_columns):
-                    if _is_value(names, name_at[c], name_at[c + 1]):
+                    if _is_value(names, where[AT, c], where[AT, c + 1]):
                         columns[c, row] = value[0]
                         has |= np.int64(1) << c
         elif data[at] == 123:
@@ -121,7 +138,7 @@ def decode(
                     n_keys += 1
                     if at == UNCERTAIN or n_keys > MAX_KEYS:
                         break
-                    which = find(data, name, at - 1 - name, names, name_at, hint)
+                    which = find(data, name, at - 1 - name, names, where, 0, n_names, hint)
                     at = skip_space(data, at, end)
                     if at >= end or data[at] != 58:
                         break
@@ -160,15 +177,37 @@ def decode(
                         lists |= np.int64(1) << which
                     elif byte == 34 and (which < 0 or which > n_columns):
                         at = skip_string(data, at + 1, end)
-                        dt = np.int64(-1) if which >= 0 else dt
+                        dt = np.int64(-1) if which == n_columns + 1 else dt
                     elif (byte == 123 or byte == 91) and (which < 0 or which > n_columns):
-                        at = skip_value(data, at, end, number, value)
-                        dt = np.int64(-1) if which >= 0 else dt
+                        if byte == 123 and which >= objects:
+                            found[HAS], found[LISTS], found[LENGTH], found[SEEN] = has, lists, length, seen
+                            at = read_object(
+                                data,
+                                at,
+                                end,
+                                which - objects + 1,
+                                names,
+                                where,
+                                columns,
+                                row,
+                                number,
+                                value,
+                                count,
+                                found,
+                            )
+                            has, lists, length, seen = found[HAS], found[LISTS], found[LENGTH], found[SEEN]
+                            if at == ROOM:
+                                status[SHORT] = found[NEEDED]
+                            if at < 0:
+                                break
+                        else:
+                            at = skip_value(data, at, end, number, value)
+                        dt = np.int64(-1) if which == n_columns + 1 else dt
                     else:
                         at = literal(data, at, end)
-                        if which > n_columns:
+                        if which == n_columns + 1:
                             dt = np.int64(-1)
-                        elif at != UNCERTAIN and byte != 110 and which >= 0:
+                        elif at != UNCERTAIN and byte != 110 and 0 <= which < objects:
                             if which == n_columns:
                                 break
                             columns[which, row] = 1.0 if byte == 116 else 0.0
@@ -185,9 +224,9 @@ def decode(
                         break
                     at = skip_space(data, at + 1, end)
         elif at == rows[picked[i], PAYLOAD] and (128 <= data[at] <= 143 or data[at] == 222 or data[at] == 223):
-            found[:] = 0
+            found[:FOUND] = 0
             found[LENGTH] = -1
-            told = read_map(data, at, end, names, name_at, unit, columns, row, number, value, found)
+            told = read_map(data, at, end, names, where, unit, columns, row, number, value, found)
             if told == ROOM:
                 status[SHORT] = found[NEEDED]
             certain = told == 0

@@ -26,14 +26,17 @@ from tests.engine.harness import compiled
 NOW = 1_800_000_000 * 10**9
 
 SOURCE = """
-from edgefn import filter, latest
+from edgefn import field, filter, latest
 
 @filter("m/{room}/x")
 def one(a, b=0.0):
     return True
 
 @filter("m/#")
-def two(a, wanted=latest("set/point", default=1.0)):
+def two(
+    a, wanted=latest("set/point", default=1.0), deep=field("n.o.a", default=0.0), b=field("n.b", default=0.0),
+    flat=field("other:0", default=0.0), gain=latest("set/point", "n.b", default=1.0),
+):
     return True
 """
 
@@ -117,6 +120,9 @@ PAYLOADS = [
     b'{"a":1}', b'{"a":2.5,"b":3}', b'{"b":4}', b'{"a":"text"}', b'{"a":[1,2,3]}', b"7", b"{", b"", b'{"value":3}',
     b'{"a":1,"ts":1799999999}', b'{"a":1,"src":"d","seq":1}', b'{"a":1,"src":"d","seq":1}', b'{"a":1e400}', b"\x81\xa1a\x05",
     b"\x82\xa1a\xc7\x09\x01f" + bytes(8) + b"\xa1b\x07", b"\x81\xa1a\xa1x", b'{"a":[1,2],"b":[1]}',
+    b'{"a":1,"n":{"o":{"a":2},"b":3}}', b'{"a":1,"n":{"o":5,"b":"x"}}', b'{"a":1,"n":{"b":2},"n":{}}',
+    b'{"a":[1,2],"n":{"b":[3,4]}}',
+    b"\x82\xa1a\x05\xa1n\x81\xa1b\x07", b'{"a":1,"n.b":2,"n":{}}', b"true",
 ]  # fmt: skip
 FLAGS = [0, 0, 0, 1, 2, 2, 10]
 MARKS = [

@@ -53,7 +53,7 @@ def quick(
     table, status, by_gateway = Table(fields, 4), np.zeros(4, np.int64), np.zeros(1, np.uint8)
     while True:
         kernels.decode(
-            data, rows, np.zeros(1, np.int64), 0, np.full(1, 7), feed.names, feed.name_at, feed.unit, NOW,
+            data, rows, np.zeros(1, np.int64), 0, np.full(1, 7), feed.names.text, feed.names.where, feed.unit, NOW,
             NOW + MAX_SKEW, table.ts, table.key, table.present, table.columns, by_gateway, 0, 1 << 20, status,
         )  # fmt: skip
         stopped, table.n, short, not_finite = status.tolist()
@@ -114,6 +114,11 @@ def general(payload: bytes, unit: str = "auto", fields: list[str] = FIELDS) -> R
         pack({"a": np.arange(1000, dtype=np.float32), "ts": 1799999999 * 10**9, "dt": 100_000}),
         pack({"a": np.array([1.5, math.nan, math.inf, -0.0]), "value": np.arange(4, dtype=np.int8), "long_name": 2.5}),
         pack({"a": np.array([math.nan], np.float32), "other": np.arange(9, dtype=np.uint16)}),
+        b"true",
+        b" false ",
+        msgpack.packb(
+            {"x": {"a": [1, {"y": None}], "b": b"z"}, "y": [], "a": 1, "z": [[-1, 1.5, 2**64 - 1, True]] * 20}
+        ),
     ],
 )
 def test_what_devices_send_is_certain(payload: bytes) -> None:
@@ -125,7 +130,8 @@ def test_what_devices_send_is_certain(payload: bytes) -> None:
     [
         b"", b" ", b"{", b"}", b'{"a"', b'{"a":', b'{"a":1', b'{"a":1,', b'{"a":1,}', b'{"a" 1}', b'{a:1}', b'{"a":1}}',
         b'{"a":01}', b'{"a":1.}', b'{"a":.5}', b'{"a":+1}', b'{"a":1e}', b'{"a":-}', b'{"a":NaN}', b'{"a":Infinity}',
-        b'{"a":1e400}', b'{"b":1e400}', b'{"a":tru}', b'{"a":truE}', b'{"a":nul}', b"5x", b"5 5", b"-", b"[1]", b'"x"', b"true",
+        b'{"a":1e400}', b'{"b":1e400}', b'{"a":tru}', b'{"a":truE}', b'{"a":nul}', b"5x", b"5 5", b"-", b"[1]", b'"x"',
+        b"null", b"tru", b"true 1", b"falsey",
         b'{"a":1,"a":2}', b'{"a":"1"}', b'{"a":{}}', b'{"ts":"2027-01-15T08:00:00Z","a":1}', b'{"ts":true}',
         b'{"ts":5,"a":1}', b'{"ts":-1799999999}', b'{"ts":1900000000}', b'{"b":"\\n"}', b'{"b":"\xff"}', b'{"b":"\xc0\x80"}',
         b'{"b":"\xed\xa0\x80"}', b'{"b":"\xf4\x90\x80\x80"}', b'{"b":"\xe2\x82"}', b'{"b":"\x01"}', b'{"b":"x}', b'{"b":[1,]}',
@@ -272,6 +278,9 @@ def test_a_map_is_what_the_library_says_or_uncertain(members: dict[str, Any], ts
         members["ts"] = ts
     payload = broken(pack(members), data)
     assert quick(payload, unit) in (None, general(payload, unit))
+    inside = broken(pack({"n": members, "a": 1.5, "ts": ts}), data)
+    fields = ["n.a", "n.value", "n.long_name", "a"]
+    assert quick(inside, unit, fields) in (None, general(inside, unit, fields))
 
 
 @given(st.integers(1, 40), st.integers(0, 7), st.integers(0, 10**6), st.booleans(), st.data())
@@ -291,6 +300,9 @@ def test_batch_events_are_certain_at_every_address(n: int, offset: int, dt: int,
 def test_any_bytes_as_a_map_are_what_the_library_says_or_uncertain(payload: bytes, head: int) -> None:
     payload = bytes([head]) + payload
     assert quick(payload) in (None, general(payload))
+    inside = b"\x81\xa1n" + payload
+    assert quick(inside, fields=["n.a"]) in (None, general(inside, fields=["n.a"]))
+    assert quick(inside, fields=["a"]) in (None, general(inside, fields=["a"]))
 
 
 @given(st.binary(max_size=40))
