@@ -33,7 +33,7 @@ from edgefn.topics import topic_of
 RETAIN, QOS, DUP = 1, 6, 8
 
 FEW = 8  # messages that are not worth a run: it costs as much as four of them
-ENOUGH = 1 << 14  # rows that are run before more are decoded: so many stay in the cache of a core
+ENOUGH = 1 << 15  # rows that are run before more are decoded: more would not stay in the cache of a core
 NOT_WANTED, UNNUMBERED = -1, -2
 NO_TOPIC = 0  # the number that all topics share which are none: they are as many as somebody likes to make up
 
