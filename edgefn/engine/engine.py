@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from edgefn.address import BrokerAddress
-from edgefn.engine import saved
+from edgefn.engine import gathering, saved
 from edgefn.engine.forwarding import Forwarding
 from edgefn.engine.ingest import Ingest
 from edgefn.engine.nodes import Context, Output
@@ -30,9 +30,6 @@ log = logging.getLogger(__name__)
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
-GATHER = 0.002  # seconds that a busy engine waits for more, so that one read brings many messages
-BUSY = 4  # messages in one read that make it busy
-PLENTY = 64 << 10  # bytes in one read that are worth the call: where there are so many, more are waiting already
 HALF_WINDOW = 500  # unacknowledged messages that bring a commit forward: half of what the broker is set up to send
 MAX_PENDING = 200_000  # rows put out and not yet committed
 SAMPLE_EVERY = SECOND  # between two examples of one kind of failure
@@ -67,7 +64,7 @@ class Engine:
         self._dirty = False  # something durable happened since the last commit
         self._untold = False  # something was counted since the gateway was told
         self._unsaved = False  # something happened that the next full checkpoint saves
-        self._busy = False
+        self._pause = 0.0
         self._planned = False
         self._stopping = 0
         self._sampled: dict[str, int] = {}
@@ -137,13 +134,13 @@ class Engine:
         if session is not None and self._planned and not self._stopping:
             session.keep(now)
             session.flush()
-            if self._busy:
-                time.sleep(GATHER)
+            if self._pause:
+                time.sleep(self._pause)
             n = 0
             for arrived in session.read(now):
                 n += len(arrived.rows)
                 self._process(arrived, session)
-            self._busy = n >= BUSY and session.got < PLENTY
+            self._pause = gathering.pause(n, session.got)
             if n:
                 self._run_plan()
         due = self.plan.next_due()
