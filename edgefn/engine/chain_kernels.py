@@ -139,11 +139,32 @@ def sort_rows(rows: Any, at: int, n: int) -> None:
         moves -= i - to
 
 
-@compiled(types.Tuple((_i64, _i64, _i64, types.boolean))(types.int32, _BLOCKS, _ROWS, _i64, types.boolean))
-def gather(head: int, blocks: Any, rows: Any, at: int, by_time: bool) -> Any:
+@compiled(types.void(types.int32, _BLOCKS, _ROWS))
+def gather_marks(head: int, blocks: Any, rows: Any) -> None:
+    """Copies the first windows of a chain's rows, and what is fresh of them, in the order of the chain."""
+    values, times, lows, fresh, nexts, fills, free = blocks
+    row_values, row_times, row_lows, row_fresh = rows
+    n = 0
+    block = head
+    while block >= 0:
+        m = fills[block]
+        copy(row_lows, n, lows[block], 0, m)
+        copy(row_fresh, n, fresh[block], 0, m)
+        n += m
+        block = nexts[block]
+
+
+@compiled(
+    types.Tuple((_i64, _i64, _i64, types.boolean, types.boolean))(
+        types.int32, _BLOCKS, _ROWS, _i64, types.boolean, types.boolean
+    )
+)
+def gather(head: int, blocks: Any, rows: Any, at: int, by_time: bool, marked: bool) -> Any:
     """Copies a chain into `rows`, the values from column `at` on, in the order of time where that counts.
 
-    Returns how many there are, the lowest and the highest of their first windows, and whether one of them revises a window.
+    marked: with the marks of all rows; else those come only where the rows have to be sorted: `gather_marks` brings them later.
+    Returns how many rows there are, the lowest and the highest of their first windows, whether one of them revises a window, and
+    whether the marks have come.
     """
     values, times, lows, fresh, nexts, fills, free = blocks
     row_values, row_times, row_lows, row_fresh = rows
@@ -153,18 +174,22 @@ def gather(head: int, blocks: Any, rows: Any, at: int, by_time: bool) -> Any:
     while block >= 0:
         m = fills[block]
         copy(row_times, n, times[block], 0, m)
-        copy(row_lows, n, lows[block], 0, m)
-        copy(row_fresh, n, fresh[block], 0, m)
         for f in range(values.shape[1]):
             copy(row_values[f], at + n, values[block, f], 0, m)
+        for i in range(np.uint64(m)):
+            lowest, highest = min(lowest, lows[block, i]), max(highest, lows[block, i])
+            marks |= fresh[block, i]
         n += m
         block = nexts[block]
-    for i in range(np.uint64(n)):
-        lowest, highest = min(lowest, row_lows[i]), max(highest, row_lows[i])
-        marks |= row_fresh[i]
+    disorder = 0
     if by_time:
-        sort_rows((row_values, row_times, row_lows, row_fresh), at, n)
-    return n, lowest, highest, marks & REVISES != 0
+        for i in range(np.uint64(1), np.uint64(n)):
+            disorder |= row_times[i - np.uint64(1)] > row_times[i]
+    if marked or disorder:
+        gather_marks(head, blocks, rows)
+    if disorder:
+        sort_rows(rows, at, n)
+    return n, lowest, highest, marks & REVISES != 0, marked or disorder != 0
 
 
 @compiled(_i64(_i64, _i64, _i64, types.boolean, _I64S))

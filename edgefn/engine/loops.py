@@ -93,6 +93,16 @@ def alerts(
     and whether the alert is raised from there on. A score that is not a number changes nothing.
     """
     m = 0
+    if (
+        active.size <= n
+    ):  # most of the time nothing is raised, and nothing is to be: two looks that cost next to nothing
+        raising = 0
+        for k in range(active.size):
+            raising |= active[k] != 0
+        for i in range(n):
+            raising |= score[i] >= threshold
+        if raising == 0:
+            return 0
     for i in range(n):
         k = key[sel[i]]
         if (active[k] == 0 and score[i] >= threshold) or (active[k] == 1 and score[i] < clear):

@@ -34,6 +34,7 @@ from edgefn.engine.chain_kernels import (
     UNSAVED,
     _i64,
     gather,
+    gather_marks,
     not_below,
     place,
 )
@@ -241,9 +242,8 @@ def close(
         if in_place:
             base = progress[3]
             row_values, row_times = out_values, out_times[base:]
-        n, lowest, highest, revising = gather(
-            k.head, blocks, (row_values, row_times, row_lows, row_fresh), base, not by_count
-        )
+        its_rows = (row_values, row_times, row_lows, row_fresh)
+        n, lowest, highest, revising, marked = gather(k.head, blocks, its_rows, base, not by_count, not in_place)
         start = 0  # the first row that a window from here on can hold
         window = progress[1]
         if window == BEGINNING:
@@ -303,8 +303,10 @@ def close(
         block = k.head
         used = 0
         last = np.int32(-1)
-        fills[block] = 0
         needed = 0 if k.done == BEGINNING else not_below(k.done * spec[STEP] - first, 0, n, by_count, row_times)
+        if needed < n and not marked:
+            gather_marks(k.head, blocks, its_rows)
+        fills[block] = 0
         for i in range(needed, n):
             position = first + i if by_count else row_times[i]
             if used == BLOCK:

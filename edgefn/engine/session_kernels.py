@@ -172,7 +172,7 @@ def close_sessions(
     while progress[0] < n_closable:
         key = closable[progress[0]]
         k = keys[key]
-        n = gather(k.head, blocks, rows, 0, True)[0]
+        n = gather(k.head, blocks, rows, 0, True, True)[0]
         start = 0
         is_full = False
         k.due = NEVER
@@ -225,7 +225,7 @@ def close_sliding(
     while progress[0] < n_closable:
         key = closable[progress[0]]
         k = keys[key]
-        n = gather(k.head, blocks, rows, 0, False)[0]
+        n = gather(k.head, blocks, rows, 0, False, True)[0]
         row = 0 if progress[1] == BEGINNING else progress[1]
         while row < n:
             if row_lows[row] == PENDING:
