@@ -147,6 +147,42 @@ def test_runs_of_one_key_equal_the_plain_reference(window: Window, runs: list) -
     assert store.panes.late == plain.late
 
 
+# Longer ones in wide windows: what is looked at together ends at another key, at a hole, at the end of a window.
+ALL_IN_ONE = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.integers(0, 900),
+        st.sampled_from([60, 65, 129, 150, 200]),
+        st.integers(0, 3),
+        st.integers(0, 220),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([tumbling("700ns", idle="100ns"), tumbling("700ns", lateness="300ns"), count(150)]), ALL_IN_ONE)
+def test_long_runs_in_one_frame_equal_the_plain_reference(window: Window, runs: list) -> None:
+    plain, store = reference(window), Store(window)
+    value, expected = 0.0, []
+    for key, start, n, step, hole in runs:
+        for i in range(n):
+            store.add(key, start + i * step, value)
+            if i == hole:
+                store.table.present[store.table.n - 1] = 0
+            else:
+                expected += plain.insert(key, start + i * step, value, 0)
+            value += 1.0
+    got = store.flush(0)
+    for now in (200, 400, 600):  # how long a silent key waits follows from its newest row
+        expected += plain.tick(now)
+        got += store.tick(now)
+    for key in range(2):
+        assert [row for row in got if row[0] == key] == [row for row in expected if row[0] == key]
+    assert store.panes.late == plain.late
+
+
 @settings(max_examples=100, deadline=None)
 @given(windows, runs, st.integers(0, 2**32))
 def test_rows_that_a_filter_left_out_are_in_no_window(window: Window, runs: list, seed: int) -> None:
