@@ -34,7 +34,7 @@ Benchmark = Callable[[Options], list[Row]]
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure a whole gateway on this machine.")
     parser.add_argument("--quick", action="store_true", help="a first look: one repetition, without the slow ones")
-    parser.add_argument("--full", action="store_true", help="a backlog of 1,000,000 rows and 300 aggregates")
+    parser.add_argument("--full", action="store_true", help="a backlog of 1,000,000 rows")
     parser.add_argument("--only", choices=NAMES, action="append", help="this benchmark; may be given several times")
     parser.add_argument("--plot", metavar="FOLDER", type=Path, help="measure nothing: draw what was measured last")
     arguments = parser.parse_args()

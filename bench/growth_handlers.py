@@ -1,4 +1,4 @@
-"""What more aggregates cost: 1, 10, 100 and with --full 300 on one stream, one field and one window."""
+"""What more aggregates cost: 1, 10, 100 and 300 on one stream, one field and one window."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgefn.config import cache_folder
 
 
 def run(options: Options) -> list[Row]:
-    counts = (1, 10) if options.quick else (1, 10, 100, 300) if options.full else (1, 10, 100)
+    counts = (1, 10) if options.quick else (1, 10, 100, 300)
     runs = _runs(counts, options)
     cpu = Curve(
         "engine",

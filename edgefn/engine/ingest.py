@@ -56,7 +56,7 @@ class _Feed:
         """The keys of these topics, NOT_WANTED or UNNUMBERED."""
         keys = self.keys[topics]
         known = keys >= 0
-        if known.any():
+        if _some(known):
             known[known] = self.source.keys.generation[keys[known]] != self.since[topics[known]]
             keys[known] = UNNUMBERED
         return keys
@@ -123,7 +123,7 @@ class Ingest:
         while at < n:
             if evicted != (evicted := self._evicted()):
                 # A key that gave way is another's now. Where that happens all the time, runs are not worth looking for.
-                odd = np.flatnonzero(self._odd(topics[at:], flags[at:], unclear[at:])) + at if n > FEW else np.arange(n)
+                odd = _where(self._odd(topics[at:], flags[at:], unclear[at:])) + at if n > FEW else np.arange(n)
                 if 4 * odd.size > n - at:
                     odd = np.arange(at, n)
                 nth = 0
@@ -134,7 +134,7 @@ class Ingest:
                 self._take_one(arrived, stop, int(topics[stop]), deliveries, commit, arrival, now)
                 nth += 1
             at = stop + 1
-        return bool((flags & QOS).any())
+        return _some(flags & QOS)
 
     def _evicted(self) -> int:
         return sum(feed.source.keys.evicted for feed in self._feeds)
@@ -143,7 +143,7 @@ class Ingest:
         if len(self._topics) >= MAX_TOPICS or self._topics.size > MAX_TOPIC_BYTES:
             self._forget()
         topics = self._topics.look_up(arrived.bytes, arrived.rows)
-        if unknown := np.flatnonzero(topics == UNKNOWN).tolist():
+        if unknown := _where(topics == UNKNOWN).tolist():
             new: dict[bytes, int] = {}
             for i in unknown:
                 topic = _topic(arrived, i)
@@ -190,11 +190,11 @@ class Ingest:
     def _read_marks(self, arrived: Arrived, topics: Any, flags: Any, now: int) -> npt.NDArray[np.bool_]:
         """Keeps the marks of drivers' events for `_new`; returns which of them have to go one by one."""
         own: npt.NDArray[np.bool_] = self._of_drivers[topics]
-        if not own.any():
+        if not _some(own):
             return own
         if not self._timeline.has_settled(now):
             return own
-        which = np.flatnonzero(own & (flags & QOS != 0) & self._wanted[topics])
+        which = _where(own & (flags & QOS != 0) & self._wanted[topics])
         self._marked = np.full(len(topics), -1)
         self._marked[which] = np.arange(which.size)
         self._marks = np.zeros((which.size, mark_kernels.WORDS), np.int64)
@@ -220,27 +220,27 @@ class Ingest:
     ) -> None:
         rows, topics = arrived.rows[start:stop], topics[start:stop]
         durable = rows[:, FLAGS] & QOS != 0
-        if durable.any():
+        if some_durable := _some(durable):
             deliveries.processed(rows[durable, PACKET_ID].tolist(), rows[durable, HASH].tolist(), commit)
         wanted = int(np.count_nonzero(self._wanted[topics]))
         if wanted < len(rows):
             self._metrics.count("events.unrouted", len(rows) - wanted)
         own = self._of_drivers[topics]
         again = np.zeros(len(rows), np.bool_)
-        if own.any() and (numbered := np.flatnonzero(own & durable & self._wanted[topics])).size:
+        if _some(own) and (numbered := _where(own & durable & self._wanted[topics])).size:
             again[numbered] = ~self._new(arrived, numbered + start)
             self._metrics.count("events.duplicate", int(np.count_nonzero(again)))
         failed: set[int] = set()
         samples = 0
         for feed in self._feeds:
             keys = feed.keys[topics]
-            picked = np.flatnonzero((keys >= 0) & ~again)
+            picked = _where((keys >= 0) & ~again)
             if not picked.size:
                 continue
             samples += self._decode(
                 arrived, feed, picked + start, keys[picked].astype(np.int64), own[picked], arrival, failed
             )
-            if durable.any() and durable[picked].any():
+            if some_durable and _some(durable[picked]):
                 self._plan.urgent.add(feed.source.name)
         self._metrics.count("events.in", wanted)
         self._metrics.count("events.samples", samples)
@@ -371,6 +371,16 @@ def _why_no_topic(topic: bytes) -> str:
     except TopicError as error:
         return str(error)
     return ""
+
+
+def _some(flags: npt.NDArray[Any]) -> bool:
+    """What numpy's `any` says, in a tenth of its time: most of these arrays are short."""
+    return bool(np.count_nonzero(flags))
+
+
+def _where(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """The same of `flatnonzero`."""
+    return flags.nonzero()[0]
 
 
 def _topic(arrived: Arrived, i: int) -> bytes:

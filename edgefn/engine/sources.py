@@ -73,7 +73,7 @@ class Keys:
 
     def note_clocks(self, numbers: npt.NDArray[np.int64], by_gateway: npt.NDArray[np.uint8]) -> None:
         """The same of many events in their order."""
-        if (self.moving(numbers) != by_gateway).any():
+        if np.count_nonzero(self.moving(numbers) != by_gateway):
             for number, flag in zip(numbers.tolist(), by_gateway.tolist(), strict=True):
                 self.note_clock(number, bool(flag))
 
