@@ -16,6 +16,7 @@ from edgefn.engine.gathering import GATHER, MOST, PLENTY, pause
         (100, 10_000, GATHER),
         (200, 20_000, 2 * GATHER),
         (590, 60_000, MOST),
+        (590, PLENTY, MOST),  # else the next read would bring the few that came meanwhile
         (16, PLENTY, 0.0),  # batches of samples: more are waiting
     ],
 )
