@@ -18,6 +18,7 @@ from edgefn.engine.gathering import GATHER, MOST, PLENTY, pause
         (590, 60_000, MOST),
         (590, PLENTY, MOST),  # else the next read would bring the few that came meanwhile
         (16, PLENTY, 0.0),  # batches of samples: more are waiting
+        (1_000, 4_000_000, 0.0),
     ],
 )
 def test_it_waits_longer_where_more_comes(messages: int, size: int, seconds: float) -> None:
