@@ -142,8 +142,9 @@ def _compile_ahead(module: Path) -> str:
     sys.modules.pop(module.stem, None)  # what was imported before has nothing left to compile
     try:
         functions = aot_build.collect(lambda: import_module(module))
-        if functions:
-            aot_build.build(functions, module.with_suffix(aot.SUFFIX), aot.folder(module.parent) / "support")
+        if not functions:
+            return "nothing in it has to be compiled"
+        aot_build.build(functions, module.with_suffix(aot.SUFFIX), aot.folder(module.parent) / "support")
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     finally:

@@ -65,12 +65,12 @@ def own() -> Path:
 def test_the_engine_runs_without_numba(own: Path) -> None:
     program = (
         "import sys, edgefn.engine.engine\n"
-        "from edgefn.engine import topic_numbers\n"
-        "print('numba' in sys.modules, topic_numbers.TopicNumbers().__class__.__name__)\n"
+        "from edgefn.engine import number_kernels\n"
+        "print('numba' in sys.modules, type(number_kernels._nearest).__name__)\n"
     )
     environment = {**os.environ, aot.ENVIRONMENT: str(own)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "TopicNumbers"]
+    assert done.stdout.split() == ["False", "builtin_function_or_method"]
 
 
 @needs_compiler
@@ -160,6 +160,16 @@ def test_a_damaged_library_is_removed_and_numba_does_its_work(tmp_path: Path, ca
     assert getattr(loader.import_module(module), f"{PREFIX}LOOPS")
     assert not library(manifest).exists()
     assert f"{library(manifest)} cannot be loaded" in caplog.text
+
+
+@needs_compiler
+@pytest.mark.usefixtures("ahead")
+def test_an_engine_in_doubt_loads_no_library_wherever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, manifest = load(tmp_path, FILE + "# in doubt\n")
+    assert aot.load(library(manifest)) is not None
+    monkeypatch.setenv(aot.ENVIRONMENT, aot.NOTHING)
+    assert aot.load(library(manifest)) is None
+    assert library(manifest).exists()
 
 
 @pytest.mark.parametrize(

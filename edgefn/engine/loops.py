@@ -93,9 +93,8 @@ def alerts(
     and whether the alert is raised from there on. A score that is not a number changes nothing.
     """
     m = 0
-    if (
-        active.size <= n
-    ):  # most of the time nothing is raised, and nothing is to be: two looks that cost next to nothing
+    # Most of the time nothing is raised, and nothing is to be: two looks that cost next to nothing.
+    if active.size <= n:
         raising = 0
         for k in range(active.size):
             raising |= active[k] != 0

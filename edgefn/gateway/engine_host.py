@@ -107,7 +107,8 @@ class EngineHost:
         while not self._stopping:
             started = time.monotonic()
             # One that dies while nobody's handler runs may have been given machine code that the card has damaged.
-            why = await self._run_once(self._machine_code() if failures < DOUBT else None)
+            machine_code = self._machine_code()
+            why = await self._run_once(aot.NOTHING if failures >= DOUBT else str(machine_code or ""))
             if self._stopping:
                 return
             self.restarts += 1
@@ -121,15 +122,14 @@ class EngineHost:
     def _blamed(self) -> str | None:
         return self._numbers.get(self._running)
 
-    async def _run_once(self, machine_code: Path | None) -> str:
-        """Starts one engine and returns, when it has ended, how it did. Without machine code it has numba compile it."""
+    async def _run_once(self, machine_code: str) -> str:
+        """Starts one engine and returns, when it has ended, how it did. `machine_code`: as in aot.ENVIRONMENT."""
         ours, theirs = socket.socketpair()
         watch = Watch.create()
         self._numbers, self._running, self._hung = {}, 0, ""
         self.generation += 1
         environment = {**os.environ, "NUMBA_CACHE_DIR": self._cache, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        if machine_code is not None:
-            environment[aot.ENVIRONMENT] = str(machine_code)
+        environment[aot.ENVIRONMENT] = machine_code
         arguments = (str(theirs.fileno()), str(watch.fd), str(self._memory >> 20), str(self._clock_fd))
         try:
             self._process = await asyncio.create_subprocess_exec(
